@@ -1,0 +1,1 @@
+"""Turn floating-point weights into codebook weights. Knows nothing of architectures."""
