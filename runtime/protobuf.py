@@ -48,13 +48,9 @@ def fields(data: bytes | memoryview) -> Iterator[tuple[int, int, int | memoryvie
         elif wire_type in _FIXED_SIZES:
             size = _FIXED_SIZES[wire_type]
         else:
-            raise ValueError(
-                f"wire type {wire_type} of field {number} at byte {at} is not supported"
-            )
+            raise ValueError(f"field {number} at byte {at} has unsupported wire type {wire_type}")
         if size > end - at:
-            raise ValueError(
-                f"field {number} needs {size} bytes at byte {at}, only {end - at} left"
-            )
+            raise ValueError(f"field {number} at byte {at} needs {size} bytes, {end - at} are left")
         yield number, wire_type, view[at : at + size]
         at += size
 

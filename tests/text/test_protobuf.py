@@ -86,7 +86,7 @@ def test_signed(value: int) -> None:
         (b"\x08\x80", "cut off"),
         (b"\x0a\x05abc", "needs 5 bytes"),
         (b"\x0a\xff\xff\xff\xff\x0fabc", "3 are left"),
-        (b"\x0b", "wire type 3"),
+        (b"\x0b", "unsupported wire type 3"),
         (b"\x0f", "wire type 7"),
         (b"\x00\x00", "field number 0"),
         (varint(1 << 32) + b"\x00", "out of range"),
