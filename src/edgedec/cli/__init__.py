@@ -1,6 +1,104 @@
-"""The command line: one file per verb, each loaded only when it is used."""
+"""The command line: one file per verb in this folder, each with a click command named `command`.
+
+A new verb is a new file. `edgedec --help` imports every verb for its summary line, so a verb
+imports nothing but click and the standard library at its top; what does the work is imported
+inside.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, NoReturn
+
+import click
+
+from edgedec.cli.terminal.logs import verbosity
+from edgedec.errors import EdgedecError
+
+INTERRUPTED = 130  # what a shell reports for a process ended by SIGINT
+PIPE_CLOSED = 141  # and by SIGPIPE
 
 
-def main() -> None:
-    """Entry point of the `edgedec` command (being written)."""
-    raise SystemExit("not yet")
+class _Failure(click.ClickException):
+    """Shows an `EdgedecError` as one line `Error: ...` with its exit code."""
+
+    def __init__(self, error: EdgedecError) -> None:
+        super().__init__(" ".join(str(error).split()))
+        self.exit_code = error.exit_code
+
+
+class _Verbs(click.Group):
+    """Finds its commands among the modules beside this file and imports one when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(module.name for module in iter_modules(__path__) if not module.ispkg)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = import_module(f"edgedec.cli.{cmd_name}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgedecError as error:
+            raise _Failure(error) from error
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"edgedec {version('edgedec')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        # `--max_new_tokens` is what other tools call `--max-new-tokens`
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+    },
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+@verbosity
+def cli() -> None:
+    """Export sequence models to ONNX bundles and run them, without torch.
+
+    Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a check
+    failed, 2 bad input or usage, 3 a missing dependency or device.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line on `sys.argv` and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # results are UTF-8 whatever the locale says
+            stream.reconfigure(encoding="utf-8")
+    try:
+        code = cli.main(prog_name="edgedec", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`| head`). Nothing can be told to it, and the interpreter must not
+        # try either when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = PIPE_CLOSED
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,57 @@
+# Two commands do all the set-up: `make demo` and `make test`. Python with venv and make is all they
+# need. Each environment is made once (a stamp file inside it) and again when its inputs change.
+
+PYTHON ?= python3
+# The demo shows the base install, without torch; the tests need the dev extra.
+DEMO_ENV ?= .venv-demo
+TEST_ENV ?= .venv
+WORDS ?= deployment edge decoder phoneme quantization
+PYTEST_ARGS ?=
+
+# The repository root must not be on sys.path: its folders would hide other packages (CONTRIBUTING.md).
+export PYTHONSAFEPATH := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+SETUP := pyproject.toml setup.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types unit clean
+
+help:
+	@echo "make demo   install edgedec, export the built-in checkpoint, pronounce a few words"
+	@echo "make test   install the dev environment, then ruff, mypy and the whole test suite"
+	@echo "make clean  remove both environments and what the demo wrote"
+
+demo: $(DEMO_ENV)/.installed
+	$(DEMO_ENV)/bin/edgedec export g2p -o demo/g2p --force
+	$(DEMO_ENV)/bin/edgedec inspect demo/g2p
+	@printf '%s\n' $(WORDS) > demo/words.txt
+	$(DEMO_ENV)/bin/edgedec run demo/g2p -f demo/words.txt -o demo/phonemes.txt
+	@paste demo/words.txt demo/phonemes.txt
+
+test: lint types unit
+
+lint: $(TEST_ENV)/.installed
+	$(TEST_ENV)/bin/ruff check .
+	$(TEST_ENV)/bin/ruff format --check .
+
+types: $(TEST_ENV)/.installed
+	$(TEST_ENV)/bin/mypy -p edgedec
+	$(TEST_ENV)/bin/mypy tests
+
+unit: $(TEST_ENV)/.installed
+	$(TEST_ENV)/bin/pytest $(PYTEST_ARGS)
+
+# Editable in both, so that the code in this folder is what runs.
+$(DEMO_ENV)/.installed: $(SETUP)
+	$(PYTHON) -m venv $(DEMO_ENV)
+	$(DEMO_ENV)/bin/pip install --quiet --editable .
+	@touch $@
+
+$(TEST_ENV)/.installed: $(SETUP)
+	$(PYTHON) -m venv $(TEST_ENV)
+	$(TEST_ENV)/bin/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(DEMO_ENV) $(TEST_ENV) demo build dist edgedec.egg-info src/edgedec.egg-info

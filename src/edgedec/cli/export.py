@@ -1,0 +1,102 @@
+"""`edgedec export`: a checkpoint in, a bundle out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from edgedec.cli.terminal.logs import verbosity
+from edgedec.cli.terminal.progress import Bar
+from edgedec.cli.terminal.sizes import folder_bytes, human_bytes
+from edgedec.errors import InputError
+
+
+@click.command("export", short_help="Turn a checkpoint into a bundle.")
+@click.argument("checkpoint", required=False)
+@click.option("-m", "--model", metavar="CHECKPOINT", help="The same as the argument CHECKPOINT.")
+@click.option("-o", "--output", metavar="DIR", required=True, help="The bundle folder to write.")
+@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option(
+    "--stages",
+    metavar="CUTS",
+    help="Cut the decoder before these layers (`0,1,4`), or around every layer (`all`).",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Stored weights.",
+)
+@click.option("--quant", type=click.Choice(["none"]), default="none", show_default=True)
+@click.option(
+    "--via",
+    type=click.Choice(["optimum"]),
+    help="Use optimum-onnx for an architecture without a family here.",
+)
+@click.option(
+    "--verify/--no-verify", default=True, help="Compare with the reference.  [default: on]"
+)
+@click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@verbosity
+def command(
+    checkpoint: str | None,
+    model: str | None,
+    output: str,
+    revision: str | None,
+    stages: str | None,
+    dtype: str,
+    quant: str,
+    via: str | None,
+    verify: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Export CHECKPOINT into the bundle folder DIR and print its path and size.
+
+    CHECKPOINT is a Hugging Face folder, a hub id (google/flan-t5-small) or a built-in name (g2p).
+    """
+    if (checkpoint is None) == (model is None):
+        raise InputError("Name one checkpoint: a folder, a hub id or a built-in name.")
+    from edgedec.builtin import builtin_checkpoint
+    from edgedec.export import export_checkpoint
+
+    name = checkpoint or model or ""
+    source = builtin_checkpoint(name) or name
+    with Bar("exporting", 1.0) as bar:
+        bundle = export_checkpoint(
+            source,
+            output,
+            quant=None if quant == "none" else quant,
+            stages=parse_stages(stages),
+            dtype=dtype,
+            revision=revision,
+            via=via,
+            verify=verify,
+            force=force,
+            progress=lambda what, fraction: bar.update(fraction, what),
+        )
+    size = folder_bytes(Path(bundle))
+    if as_json:
+        click.echo(json.dumps({"bundle": str(bundle), "bytes": size}, ensure_ascii=False))
+    else:
+        click.echo(f"{bundle}  {human_bytes(size)}")
+
+
+def parse_stages(text: str | None) -> str | list[int] | None:
+    """Read `--stages`: None, `all`, or layer numbers separated by commas.
+
+    Raises:
+        InputError: anything else.
+    """
+    if text is None or text == "all":
+        return text
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--stages {text!r} is neither `all` nor layer numbers such as `0,1,4`."
+        ) from None

@@ -1,0 +1,207 @@
+"""`edgedec run`: text in, text out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from edgedec.cli.terminal import lines
+from edgedec.cli.terminal.logs import quiet, verbosity
+from edgedec.cli.terminal.progress import Bar
+from edgedec.errors import InputError
+
+if TYPE_CHECKING:
+    from edgedec.runtime.generator import Generator, Result
+
+FILE_BATCH = 16
+
+
+@click.command("run", short_help="Generate text with a bundle.")
+@click.argument("bundle")
+@click.argument("text", required=False)
+@click.option(
+    "-f", "--file", "file", metavar="FILE", help="One input per line; `-` is standard input."
+)
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write the results there, not to standard output."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per input.")
+@click.option("--stream", is_flag=True, help="Print the text while it is generated.")
+@click.option("--ids", is_flag=True, help="Inputs are token ids separated by spaces or commas.")
+@click.option("--device", default="cpu", show_default=True, help="Where to run.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the CPU device.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help=f"Inputs that run together.  [default: {FILE_BATCH} for a file, 1 for standard input]",
+)
+@click.option("--max-new-tokens", type=int, help="Stop after this many tokens.")
+@click.option("--min-new-tokens", type=int, help="Do not stop before this many tokens.")
+@click.option("--num-beams", type=int, help="Beam search of this width; 1 is greedy.")
+@click.option(
+    "--length-penalty", type=float, help="Above 0 favours long beams, below 0 short ones."
+)
+@click.option(
+    "--early-stopping",
+    type=click.Choice(["true", "false", "never"]),
+    help="When a beam search ends.",
+)
+@click.option("--temperature", type=float, help="Sample at this temperature; 0 is greedy.")
+@click.option("--top-k", type=int, help="Sample from the k likeliest tokens.")
+@click.option("--top-p", type=float, help="Sample from the likeliest tokens that make up p.")
+@click.option("--seed", type=int, help="Make sampling repeatable.")
+@click.option("--repetition-penalty", type=float, help="Above 1 discourages repeated tokens.")
+@click.option("--no-repeat-ngram-size", type=int, help="Forbid repeating any n-gram of this size.")
+@verbosity
+def command(
+    bundle: str,
+    text: str | None,
+    file: str | None,
+    output: str | None,
+    as_json: bool,
+    stream: bool,
+    ids: bool,
+    device: str,
+    threads: int | None,
+    batch_size: int | None,
+    early_stopping: str | None,
+    **options: Any,
+) -> None:
+    r"""Generate text with BUNDLE: a folder written by `edgedec export`, or a built-in name (g2p).
+
+    TEXT is the input; `-` reads inputs from standard input, one per line. For -f and `-`, exactly
+    one line is printed for each input line: an empty line gives an empty line, and line ends inside
+    an output are written as \n (use --json for the exact text).
+
+    Options left out take their value from the checkpoint's generation_config.json.
+    """
+    source = _source(text, file, stream)
+    given = {name: value for name, value in options.items() if value is not None}
+    if early_stopping is not None:
+        given["early_stopping"] = {"true": True, "false": False}.get(early_stopping, early_stopping)
+    if (
+        source
+        and output
+        and Path(source).exists()
+        and Path(source).resolve() == Path(output).resolve()
+    ):
+        raise InputError(f"-f and -o name the same file, {output}; it would be lost.")
+    total = lines.count_lines(source) if source else 1
+    if total == 0:
+        _note(f"{source} has no lines: nothing to do.")
+
+    generator = _load(bundle, device, threads)
+    with lines.open_output(output) as out:
+        if source is None:
+            assert text is not None  # noqa: S101 - _source has checked
+            inputs: Iterator[str] = iter([text])
+        else:
+            inputs = lines.read_lines(source)
+        if stream:
+            _stream(generator, inputs, out, given, ids=ids, single=source is None)
+            return
+        size = batch_size or (1 if source in {None, lines.STDIN} else FILE_BATCH)
+        # Results scrolling by on the same terminal are progress enough.
+        shown = source is not None and (output is not None or not sys.stdout.isatty())
+        with Bar("generating", total, unit="lines", shown=shown) as bar:
+            index = 0
+            for batch in lines.batches(inputs, size):
+                for prompt, result in zip(
+                    batch, _generate(generator, batch, given, ids), strict=True
+                ):
+                    if as_json:
+                        line = _record(index, prompt, result)
+                    else:
+                        line = _text(result, keep_lines=source is None)
+                    out.write(line + "\n")
+                    index += 1
+                out.flush()
+                bar.advance(len(batch))
+
+
+def _source(text: str | None, file: str | None, stream: bool) -> str | None:
+    """Name the file that the inputs come from; None when TEXT is the input itself."""
+    if text is not None and file is not None:
+        raise InputError("Give either TEXT or -f FILE, not both.")
+    if text is None and file is None:
+        raise InputError("No input: give TEXT, `-` for standard input, or -f FILE.")
+    if stream and file is not None:
+        raise InputError("--stream shows one input at a time; use TEXT or `-` with it, not -f.")
+    if text is not None and text != lines.STDIN:
+        if not text.strip():
+            raise InputError("TEXT is empty.")
+        return None
+    return file if file is not None else lines.STDIN
+
+
+def _note(message: str) -> None:
+    if not quiet():
+        click.echo(message, err=True)
+
+
+def _load(bundle: str, device: str, threads: int | None) -> Generator:
+    import edgedec
+    from edgedec.builtin import resolve_bundle
+
+    return edgedec.load(resolve_bundle(bundle, note=_note), device=device, threads=threads)
+
+
+def _prompt(text: str, ids: bool) -> str | list[int]:
+    if not ids:
+        return text
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise InputError(
+            f"--ids: {text!r} is not a list of token ids such as `12, 7, 1`."
+        ) from None
+
+
+def _generate(
+    generator: Generator, batch: list[str], options: dict[str, Any], ids: bool
+) -> list[Result | None]:
+    """Run one batch; the result of a blank input is None, as it never reaches the model."""
+    prompts = [_prompt(text, ids) for text in batch if text.strip()]
+    results = iter(generator.generate(prompts, **options) if prompts else [])
+    return [next(results) if text.strip() else None for text in batch]
+
+
+def _text(result: Result | None, *, keep_lines: bool) -> str:
+    if result is None:
+        return ""
+    text = " ".join(map(str, result.tokens)) if result.text is None else result.text
+    return text if keep_lines else lines.one_line(text)
+
+
+def _record(index: int, prompt: str, result: Result | None) -> str:
+    record = {
+        "index": index,
+        "input": prompt,
+        "text": result.text if result else "",
+        "tokens": [int(token) for token in result.tokens] if result else [],
+        "score": result.score if result else None,
+        "finish_reason": result.finish_reason if result else "empty",
+    }
+    return json.dumps(record, ensure_ascii=False)
+
+
+def _stream(
+    generator: Generator,
+    inputs: Iterator[str],
+    out: TextIO,
+    options: dict[str, Any],
+    *,
+    ids: bool,
+    single: bool,
+) -> None:
+    for text in inputs:
+        for chunk in generator.stream(_prompt(text, ids), **options) if text.strip() else ():
+            out.write(chunk.text if single else lines.one_line(chunk.text))
+            out.flush()
+        out.write("\n")
+        out.flush()

@@ -1,0 +1,1 @@
+"""How the verbs talk to a terminal: logs, progress, lines of input and output."""
