@@ -44,13 +44,15 @@ unit: $(TEST_ENV)/.installed
 
 # Editable in both, so that the code in this folder is what runs.
 $(DEMO_ENV)/.installed: $(SETUP)
-	$(PYTHON) -m venv $(DEMO_ENV)
-	$(DEMO_ENV)/bin/pip install --quiet --editable .
+	@echo 'Making $(DEMO_ENV) (base install); this downloads about 100 MB the first time.'
+	$(PYTHON) -m venv --clear $(DEMO_ENV)
+	$(DEMO_ENV)/bin/pip install -qq --editable .
 	@touch $@
 
 $(TEST_ENV)/.installed: $(SETUP)
-	$(PYTHON) -m venv $(TEST_ENV)
-	$(TEST_ENV)/bin/pip install --quiet --editable '.[dev]'
+	@echo 'Making $(TEST_ENV) (dev extra, with torch); this downloads a lot the first time.'
+	$(PYTHON) -m venv --clear $(TEST_ENV)
+	$(TEST_ENV)/bin/pip install -qq --editable '.[dev]'
 	@touch $@
 
 clean:

@@ -54,20 +54,22 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # type checkers shall report names that do not exist
 
-        value: object = version("edgedec")
-    elif name == "export":
-        # The sub-package itself, which is callable: the import system binds it to this very name.
-        return import_module("edgedec.export")
-    elif name in _HOME:
-        value = getattr(import_module(_HOME[name]), name)
-    else:
-        raise AttributeError(f"module 'edgedec' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value: object = version("edgedec")
+        elif name == "export":
+            # The sub-package itself, which is callable; importing it binds it to this name.
+            return import_module("edgedec.export")
+        elif name in _HOME:
+            value = getattr(import_module(_HOME[name]), name)
+        else:
+            raise AttributeError(f"module 'edgedec' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

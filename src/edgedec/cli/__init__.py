@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from pkgutil import iter_modules
 from typing import Any, NoReturn
 
@@ -27,7 +28,7 @@ class _Failure(click.ClickException):
 
     def __init__(self, error: EdgedecError) -> None:
         super().__init__(" ".join(str(error).split()))
-        self.exit_code = error.exit_code
+        self.exit_code = error.exit_code  # type: ignore[misc]  # click asks the instance
 
 
 class _Verbs(click.Group):
@@ -47,6 +48,9 @@ class _Verbs(click.Group):
             return super().invoke(ctx)
         except EdgedecError as error:
             raise _Failure(error) from error
+        except BrokenPipeError:
+            _abandon_stdout()
+            raise click.exceptions.Exit(PIPE_CLOSED) from None
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -83,11 +87,21 @@ def cli() -> None:
     """
 
 
+def _abandon_stdout() -> None:
+    """Stop writing: the reader has gone (`| head`).
+
+    What is still buffered goes nowhere, so that the interpreter has nothing to complain about when
+    it closes standard output.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> NoReturn:
     """Run the command line on `sys.argv` and exit."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # results are UTF-8 whatever the locale says
-            stream.reconfigure(encoding="utf-8")
+    # UTF-8 whatever the locale says; a message may quote bytes that are not.
+    for stream, errors in ((sys.stdout, "strict"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors=errors)
     try:
         code = cli.main(prog_name="edgedec", standalone_mode=False)
         sys.stdout.flush()
@@ -97,8 +111,6 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone (`| head`). Nothing can be told to it, and the interpreter must not
-        # try either when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()
         code = PIPE_CLOSED
     sys.exit(code if isinstance(code, int) else 0)

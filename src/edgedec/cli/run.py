@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +81,7 @@ def command(
 
     Options left out take their value from the checkpoint's generation_config.json.
     """
-    source = _source(text, file, stream)
+    source = _source(text, file, stream=stream, as_json=as_json)
     given = {name: value for name, value in options.items() if value is not None}
     if early_stopping is not None:
         given["early_stopping"] = {"true": True, "false": False}.get(early_stopping, early_stopping)
@@ -98,8 +99,7 @@ def command(
     generator = _load(bundle, device, threads)
     with lines.open_output(output) as out:
         if source is None:
-            assert text is not None  # noqa: S101 - _source has checked
-            inputs: Iterator[str] = iter([text])
+            inputs: Iterator[str] = iter([_argument(text or "")])
         else:
             inputs = lines.read_lines(source)
         if stream:
@@ -124,12 +124,14 @@ def command(
                 bar.advance(len(batch))
 
 
-def _source(text: str | None, file: str | None, stream: bool) -> str | None:
+def _source(text: str | None, file: str | None, *, stream: bool, as_json: bool) -> str | None:
     """Name the file that the inputs come from; None when TEXT is the input itself."""
     if text is not None and file is not None:
         raise InputError("Give either TEXT or -f FILE, not both.")
     if text is None and file is None:
         raise InputError("No input: give TEXT, `-` for standard input, or -f FILE.")
+    if stream and as_json:
+        raise InputError("--stream prints text as it comes; it cannot be combined with --json.")
     if stream and file is not None:
         raise InputError("--stream shows one input at a time; use TEXT or `-` with it, not -f.")
     if text is not None and text != lines.STDIN:
@@ -137,6 +139,14 @@ def _source(text: str | None, file: str | None, stream: bool) -> str | None:
             raise InputError("TEXT is empty.")
         return None
     return file if file is not None else lines.STDIN
+
+
+def _argument(text: str) -> str:
+    """Read TEXT as UTF-8 also where the locale made Python read it as something else."""
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        raise InputError("TEXT is not valid UTF-8.") from None
 
 
 def _note(message: str) -> None:

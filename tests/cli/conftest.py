@@ -1,0 +1,85 @@
+"""A generator that needs no model, and the command line with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import edgedec
+from edgedec.cli import cli
+from edgedec.errors import InputError
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str | None
+    tokens: list[int]
+    score: float | None = None
+    finish_reason: str = "stop"
+
+
+@dataclass(frozen=True)
+class Piece:
+    text: str
+    token: int
+
+
+@dataclass
+class FakeGenerator:
+    """Answers each text with the same text in capitals, `|` becoming a line end."""
+
+    calls: list[tuple[list[Any], dict[str, Any]]] = field(default_factory=list)
+    with_tokenizer: bool = True
+
+    def generate(self, inputs: Sequence[str | list[int]], **options: Any) -> list[Answer]:
+        self.calls.append((list(inputs), options))
+        return [self._answer(item) for item in inputs]
+
+    def stream(self, item: str | list[int], **options: Any) -> Iterator[Piece]:
+        self.calls.append(([item], options))
+        text = self._answer(item).text or ""
+        yield from (Piece(letter, index) for index, letter in enumerate(text))
+
+    def _answer(self, item: str | list[int]) -> Answer:
+        if isinstance(item, str):
+            if "boom" in item:
+                raise InputError("The model refuses\nthis input.")
+            if "crash" in item:
+                raise RuntimeError("a defect")
+            return Answer(item.upper().replace("|", "\n"), [ord(letter) for letter in item], -0.5)
+        return Answer(None, [*item, 1], None, "length")
+
+
+@pytest.fixture
+def generator(monkeypatch: pytest.MonkeyPatch) -> FakeGenerator:
+    """The generator that `edgedec run` gets for any bundle."""
+    fake = FakeGenerator()
+    monkeypatch.setattr(edgedec, "load", lambda *_, **__: fake, raising=False)
+    return fake
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> str:
+    """A folder that looks like a bundle to the command line."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "edgedec.json").write_text("{}")
+    return str(folder)
+
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    """Run the command line in this process."""
+
+    def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
+        return CliRunner().invoke(cli, arguments, input=stdin)
+
+    return run

@@ -1,0 +1,198 @@
+"""`edgedec run`: inputs, outputs, and every way to get them wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import FakeGenerator
+
+Invoke = Callable[..., Result]
+
+
+def fails(result: Result, sentence: str, code: int = 2) -> None:
+    """Check that a command ended with one line `Error: ...` and printed no result."""
+    assert result.exit_code == code, result.output
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert sentence in line
+    assert result.stdout == ""
+
+
+def test_text(invoke: Invoke, bundle: str, generator: FakeGenerator) -> None:
+    result = invoke("run", bundle, "hello|you")
+    assert (result.exit_code, result.stdout) == (0, "HELLO\nYOU\n")
+    assert generator.calls == [(["hello|you"], {})]
+
+
+def test_options_reach_the_generator_and_only_those_given(
+    invoke: Invoke, bundle: str, generator: FakeGenerator
+) -> None:
+    invoke("run", bundle, "x", "--max_new_tokens", "7", "--num-beams", "4")
+    invoke("run", bundle, "x", "--early-stopping", "true", "--top-p", "0.5", "--seed", "0")
+    invoke("run", bundle, "x", "--early-stopping", "never")
+    assert [options for _, options in generator.calls] == [
+        {"max_new_tokens": 7, "num_beams": 4},
+        {"early_stopping": True, "top_p": 0.5, "seed": 0},
+        {"early_stopping": "never"},
+    ]
+
+
+def test_file_gives_one_line_for_each_line(
+    invoke: Invoke, bundle: str, generator: FakeGenerator, tmp_path: Path
+) -> None:
+    file = tmp_path / "in.txt"
+    file.write_bytes("\ufeffone\r\n\ntwo|more\n   \nétage\u2028x\nlast".encode())
+    result = invoke("run", bundle, "-f", str(file), "--batch-size", "2")
+    assert result.stdout == "ONE\n\nTWO\\nMORE\n\nÉTAGE\u2028X\nLAST\n"
+    assert [batch for batch, _ in generator.calls] == [
+        ["one"],
+        ["two|more"],
+        ["étage\u2028x", "last"],
+    ]
+
+
+def test_standard_input_is_read_line_by_line(
+    invoke: Invoke, bundle: str, generator: FakeGenerator
+) -> None:
+    for arguments in (["-"], ["-f", "-"]):
+        result = invoke("run", bundle, *arguments, stdin="a\nb\n")
+        assert result.stdout == "A\nB\n"
+    assert all(len(batch) == 1 for batch, _ in generator.calls)
+
+
+def test_json_lines(invoke: Invoke, bundle: str, generator: FakeGenerator) -> None:
+    result = invoke("run", bundle, "-", "--json", stdin="é|\n\n")
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [
+        {"index": 0, "input": "é|", "text": "É\n", "tokens": [233, 124], "score": -0.5,
+         "finish_reason": "stop"},
+        {"index": 1, "input": "", "text": "", "tokens": [], "score": None,
+         "finish_reason": "empty"},
+    ]  # fmt: skip
+
+
+def test_token_ids(invoke: Invoke, bundle: str, generator: FakeGenerator) -> None:
+    assert invoke("run", bundle, "--ids", "5, 6 7").stdout == "5 6 7 1\n"
+    record = json.loads(invoke("run", bundle, "--ids", "5", "--json").stdout)
+    assert (record["text"], record["tokens"]) == (None, [5, 1])
+    fails(invoke("run", bundle, "--ids", "five"), "'five' is not a list of token ids")
+
+
+def test_text_that_is_not_utf8(invoke: Invoke, bundle: str, generator: FakeGenerator) -> None:
+    fails(invoke("run", bundle, os.fsdecode(b"na\xefve")), "TEXT is not valid UTF-8")
+
+
+def test_output_file(invoke: Invoke, bundle: str, generator: FakeGenerator, tmp_path: Path) -> None:
+    target = tmp_path / "out.txt"
+    result = invoke("run", bundle, "é", "-o", str(target))
+    assert (result.stdout, target.read_bytes()) == ("", "É\n".encode())
+
+
+def test_stream(invoke: Invoke, bundle: str, generator: FakeGenerator) -> None:
+    assert invoke("run", bundle, "a|b", "--stream").stdout == "A\nB\n"
+    assert invoke("run", bundle, "-", "--stream", stdin="a|b\n\nc\n").stdout == "A\\nB\n\nC\n"
+
+
+def test_an_empty_file_is_said_to_be_empty(
+    invoke: Invoke, bundle: str, generator: FakeGenerator, tmp_path: Path
+) -> None:
+    file = tmp_path / "in.txt"
+    file.touch()
+    result = invoke("run", bundle, "-f", str(file))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "has no lines" in result.stderr
+    assert invoke("run", bundle, "-f", str(file), "-q").stderr == ""
+    assert not generator.calls
+
+
+def test_bad_utf8_is_found_before_anything_runs(
+    invoke: Invoke, bundle: str, generator: FakeGenerator, tmp_path: Path
+) -> None:
+    file = tmp_path / "in.txt"
+    file.write_bytes(b"fine\nna\xefve\n")
+    fails(invoke("run", bundle, "-f", str(file)), "line 2: byte 0xef at column 3 is not UTF-8")
+    assert not generator.calls
+
+
+def test_bad_utf8_on_standard_input(invoke: Invoke, bundle: str, generator: FakeGenerator) -> None:
+    fails(invoke("run", bundle, "-", stdin=b"\xff\n"), "standard input, line 1: byte 0xff")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "No input: give TEXT"),
+        (["x", "-f", "y"], "either TEXT or -f FILE, not both"),
+        ([""], "TEXT is empty"),
+        (["  "], "TEXT is empty"),
+        (["-f", "nowhere.txt"], "Cannot read nowhere.txt: No such file"),
+        (["-f", "."], ". is a folder"),
+        (["x", "-o", "nowhere/out.txt"], "Cannot write nowhere/out.txt"),
+        (["-f", "x", "--stream"], "--stream shows one input at a time"),
+        (["x", "--stream", "--json"], "--stream"),
+        (["boom"], "The model refuses this input."),
+        (["x", "--threads", "0"], "--threads"),
+        (["x", "--no-such-flag"], "No such option"),
+    ],
+)
+def test_errors(
+    invoke: Invoke, bundle: str, generator: FakeGenerator, arguments: list[str], sentence: str
+) -> None:
+    fails(invoke("run", bundle, *arguments), sentence)
+
+
+def test_input_and_output_may_not_be_one_file(
+    invoke: Invoke, bundle: str, generator: FakeGenerator, tmp_path: Path
+) -> None:
+    file = tmp_path / "in.txt"
+    file.write_text("precious\n")
+    fails(invoke("run", bundle, "-f", str(file), "-o", str(file)), "name the same file")
+    assert file.read_text() == "precious\n"
+
+
+def test_a_defect_keeps_its_traceback(
+    invoke: Invoke, bundle: str, generator: FakeGenerator
+) -> None:
+    assert isinstance(invoke("run", bundle, "crash").exception, RuntimeError)
+
+
+def test_no_such_bundle_names_the_built_in_ones(invoke: Invoke) -> None:
+    fails(invoke("run", "nothing", "x"), "no bundle nothing and no built-in checkpoint")
+    fails(invoke("run", "nothing", "x"), "g2p")
+
+
+def test_a_checkpoint_is_not_a_bundle(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    fails(invoke("run", str(tmp_path), "x"), "is a checkpoint, not a bundle: run `edgedec export")
+
+
+def test_a_file_or_an_empty_folder_is_not_a_bundle(invoke: Invoke, tmp_path: Path) -> None:
+    fails(invoke("run", str(tmp_path), "x"), "has no edgedec.json")
+    (tmp_path / "model.onnx").touch()
+    fails(invoke("run", str(tmp_path / "model.onnx"), "x"), "is a file; a bundle is a folder")
+
+
+@given(
+    texts=st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))),
+    size=st.integers(1, 5),
+)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
+)
+def test_there_are_as_many_output_lines_as_input_lines(
+    invoke: Invoke, bundle: str, generator: FakeGenerator, texts: list[str], size: int
+) -> None:
+    safe = [text.replace("boom", "").replace("crash", "") for text in texts]
+    stdin = "".join(text + "\n" for text in safe).encode()
+    result = invoke("run", bundle, "-", "--batch-size", str(size), stdin=stdin)
+    assert result.stdout_bytes.count(b"\n") == len(texts)
+    records = invoke("run", bundle, "-", "--json", stdin=stdin).stdout_bytes.split(b"\n")[:-1]
+    assert [json.loads(record)["index"] for record in records] == list(range(len(texts)))
