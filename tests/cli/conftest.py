@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,7 +35,12 @@ class FakeGenerator:
     """Answers each text with the same text in capitals, `|` becoming a line end."""
 
     calls: list[tuple[list[Any], dict[str, Any]]] = field(default_factory=list)
-    with_tokenizer: bool = True
+    files: tuple[str, ...] = ("tokenizer.json",)
+
+    @property
+    def bundle(self) -> SimpleNamespace:
+        """What `edgedec run` looks up in the manifest."""
+        return SimpleNamespace(manifest=SimpleNamespace(files=self.files))
 
     def generate(self, inputs: Sequence[str | list[int]], **options: Any) -> list[Answer]:
         self.calls.append((list(inputs), options))
@@ -42,8 +48,9 @@ class FakeGenerator:
 
     def stream(self, item: str | list[int], **options: Any) -> Iterator[Piece]:
         self.calls.append(([item], options))
-        text = self._answer(item).text or ""
-        yield from (Piece(letter, index) for index, letter in enumerate(text))
+        answer = self._answer(item)
+        for index, token in enumerate(answer.tokens):
+            yield Piece((answer.text or " " * 99)[index], token)
 
     def _answer(self, item: str | list[int]) -> Answer:
         if isinstance(item, str):

@@ -101,6 +101,13 @@ def test_stream(invoke: Invoke, bundle: str, generator: FakeGenerator) -> None:
     assert invoke("run", bundle, "-", "--stream", stdin="a|b\n\nc\n").stdout == "A\\nB\n\nC\n"
 
 
+def test_stream_without_tokenizer_prints_ids(
+    invoke: Invoke, bundle: str, generator: FakeGenerator
+) -> None:
+    generator.files = ()
+    assert invoke("run", bundle, "--ids", "5 6", "--stream").stdout.split() == ["5", "6", "1"]
+
+
 def test_an_empty_file_is_said_to_be_empty(
     invoke: Invoke, bundle: str, generator: FakeGenerator, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from edgedec.cli.terminal import lines
-from edgedec.cli.terminal.logs import quiet, verbosity
+from edgedec.cli.terminal.logs import note, verbosity
 from edgedec.cli.terminal.progress import Bar
 from edgedec.errors import InputError
 
@@ -94,7 +94,7 @@ def command(
         raise InputError(f"-f and -o name the same file, {output}; it would be lost.")
     total = lines.count_lines(source) if source else 1
     if total == 0:
-        _note(f"{source} has no lines: nothing to do.")
+        note(f"{source} has no lines: nothing to do.")
 
     generator = _load(bundle, device, threads)
     with lines.open_output(output) as out:
@@ -149,16 +149,11 @@ def _argument(text: str) -> str:
         raise InputError("TEXT is not valid UTF-8.") from None
 
 
-def _note(message: str) -> None:
-    if not quiet():
-        click.echo(message, err=True)
-
-
 def _load(bundle: str, device: str, threads: int | None) -> Generator:
     import edgedec
     from edgedec.builtin import resolve_bundle
 
-    return edgedec.load(resolve_bundle(bundle, note=_note), device=device, threads=threads)
+    return edgedec.load(resolve_bundle(bundle, note=note), device=device, threads=threads)
 
 
 def _prompt(text: str, ids: bool) -> str | list[int]:
@@ -209,9 +204,11 @@ def _stream(
     ids: bool,
     single: bool,
 ) -> None:
+    has_text = "tokenizer.json" in generator.bundle.manifest.files
     for text in inputs:
         for chunk in generator.stream(_prompt(text, ids), **options) if text.strip() else ():
-            out.write(chunk.text if single else lines.one_line(chunk.text))
+            piece = chunk.text if has_text else f"{chunk.token} "
+            out.write(piece if single else lines.one_line(piece))
             out.flush()
         out.write("\n")
         out.flush()

@@ -35,6 +35,12 @@ def quiet() -> bool:
     return not logging.getLogger("edgedec").isEnabledFor(logging.WARNING)
 
 
+def note(message: str) -> None:
+    """Say something about the work at hand on standard error, unless `-q` was given."""
+    if not quiet():
+        click.echo(message, err=True)
+
+
 def _verbose(ctx: click.Context, _: click.Parameter, count: int) -> None:
     if count and not ctx.resilient_parsing:
         configure(logging.INFO if count == 1 else logging.DEBUG)

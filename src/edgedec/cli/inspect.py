@@ -1,0 +1,116 @@
+"""`edgedec inspect`: what a bundle contains."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import click
+
+from edgedec.cli.terminal.logs import note, verbosity
+from edgedec.cli.terminal.sizes import human_bytes
+from edgedec.cli.terminal.table import columns
+from edgedec.errors import BundleError, CheckFailedError
+
+if TYPE_CHECKING:
+    from edgedec.runtime.generation import GenerationConfig
+    from edgedec.runtime.manifest import Manifest, Verified
+
+
+@click.command("inspect", short_help="Show what a bundle contains.")
+@click.argument("bundle")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+@click.option(
+    "--check", is_flag=True, help="Read every byte and compare checksums; 1 if any differs."
+)
+@verbosity
+def command(bundle: str, as_json: bool, check: bool) -> None:
+    """Show the model, graphs, files and generation defaults of BUNDLE, without loading any graph.
+
+    BUNDLE is a folder written by `edgedec export`, or a built-in name (g2p).
+    """
+    from edgedec.builtin import resolve_bundle
+    from edgedec.runtime.bundle import open_bundle, verify_files
+    from edgedec.runtime.manifest import dump_manifest
+
+    opened = open_bundle(resolve_bundle(bundle, note))
+    if check:
+        try:
+            verify_files(opened)
+        except BundleError as error:
+            raise CheckFailedError(str(error)) from error
+    if as_json:
+        click.echo(dump_manifest(opened.manifest), nl=False)
+        return
+    click.echo("\n\n".join("\n".join(part) for part in describe(opened.manifest)))
+    if check:
+        click.echo(f"\nAll {len(opened.manifest.files)} files are as they were exported.")
+
+
+def describe(manifest: Manifest) -> list[list[str]]:
+    """Write a manifest for people: lists of lines, one list per table."""
+    return [_facts(manifest), _graphs(manifest), _files(manifest), _generation(manifest.generation)]
+
+
+def _facts(manifest: Manifest) -> list[str]:
+    source, io = manifest.source, manifest.interface
+    revision = f" at {source.revision}" if source.revision else ""
+    size = sum(entry.bytes for entry in manifest.files.values())
+    rows = [
+        ["source", f"{source.id}{revision}, sha256 {source.sha256[:12]}"],
+        ["made by", f"{manifest.producer}, format {manifest.schema_version}"],
+        ["model", f"{manifest.model.get('family', 'unknown family')}, {io.architecture}"],
+        ["parameters", f"{manifest.parameters:,} in {human_bytes(size)}"],
+        ["vocabulary", f"{io.vocab_size:,}"],
+        ["width", f"{io.d_model:,}"],
+        ["longest", f"source {_limit(io.max_source)}, target {_limit(io.max_target)}"],
+        ["policies", ", ".join(manifest.policies)],
+        ["verified", _verified(manifest.verified)],
+    ]
+    return columns(rows)
+
+
+def _limit(tokens: int | None) -> str:
+    return "any" if tokens is None else f"{tokens:,} tokens"
+
+
+def _verified(verified: Verified | None) -> str:
+    if verified is None:
+        return "no (exported with --no-verify)"
+    return (
+        f"logits differ by at most {verified.max_abs_difference:.1e} in a range of "
+        f"{verified.logit_range:.3g} from the reference, over {verified.tokens:,} tokens"
+    )
+
+
+def _graphs(manifest: Manifest) -> list[str]:
+    layers = {stage.component: f"{stage.first}-{stage.last - 1}" for stage in manifest.stages}
+    rows = [["graph", "layers", "device", "precision", "file"]]
+    for name, component in manifest.components.items():
+        rows.append(
+            [name, layers.get(name, ""), component.device, component.precision, component.file]
+        )
+    return columns(rows)
+
+
+def _files(manifest: Manifest) -> list[str]:
+    rows = [["file", "size", "sha256"]]
+    for name, entry in manifest.files.items():
+        rows.append([name, human_bytes(entry.bytes), entry.sha256[:12]])
+    return columns(rows, right=frozenset({1}))
+
+
+def _generation(config: GenerationConfig) -> list[str]:
+    """List what the checkpoint sets; fields left at their defaults say nothing about it."""
+    default = type(config)()
+    rows = [["generation", "default"]]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if value != getattr(default, field.name):
+            rows.append([field.name, _short(value)])
+    return columns(rows)
+
+
+def _short(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,101 @@
+"""`edgedec export`: arguments in, one line out; the exporter itself has tests of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+import edgedec.export
+from edgedec import builtin
+from edgedec.errors import CheckpointError
+
+Invoke = Callable[..., Result]
+Calls = list[tuple[str, str, dict[str, Any]]]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Replace the exporter; list what it was called with."""
+    seen: Calls = []
+
+    def export(checkpoint: str | Path, out: str, **options: Any) -> Path:
+        if str(checkpoint) == "broken":
+            raise CheckpointError("broken is damaged.")
+        options.pop("progress")("writing", 0.5)
+        seen.append((str(checkpoint), out, options))
+        Path(out).mkdir()
+        (Path(out) / "weights.bin").write_bytes(bytes(1500))
+        return Path(out)
+
+    monkeypatch.setattr(edgedec.export, "export_checkpoint", export)
+    return seen
+
+
+DEFAULTS = {
+    "quant": None,
+    "stages": None,
+    "dtype": "fp32",
+    "revision": None,
+    "via": None,
+    "verify": True,
+    "force": False,
+}
+
+
+def test_path_and_size(invoke: Invoke, calls: Calls, tmp_path: Path) -> None:
+    out = str(tmp_path / "b")
+    result = invoke("export", "some/model", "-o", out)
+    assert (result.exit_code, result.stdout) == (0, f"{out}  1.5 kB\n")
+    assert calls == [("some/model", out, DEFAULTS)]
+
+
+def test_json_and_the_other_options(invoke: Invoke, calls: Calls, tmp_path: Path) -> None:
+    out = str(tmp_path / "b")
+    result = invoke(
+        "export", "-m", "some/model", "-o", out, "--json", "--stages", "0,1,4", "--dtype", "bf16",
+        "--revision", "v2", "--via", "optimum", "--no-verify", "--force",
+    )  # fmt: skip
+    assert json.loads(result.stdout) == {"bundle": out, "bytes": 1500}
+    assert calls[0][2] == DEFAULTS | {
+        "stages": [0, 1, 4],
+        "dtype": "bf16",
+        "revision": "v2",
+        "via": "optimum",
+        "verify": False,
+        "force": True,
+    }
+
+
+def test_a_built_in_name(
+    invoke: Invoke, calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    invoke("export", "g2p", "-o", "b", "--stages", "all")
+    assert calls[0][0] == str(builtin.CHECKPOINTS / "g2p")
+    assert calls[0][2]["stages"] == "all"
+    (tmp_path / "g2p").mkdir()  # a folder of one's own wins
+    invoke("export", "g2p", "-o", "c")
+    assert calls[1][0] == "g2p"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-o", "out"], "Name one checkpoint"),
+        (["a", "-m", "b", "-o", "out"], "Name one checkpoint"),
+        (["a"], "Missing option '-o'"),
+        (["a", "-o", "out", "--stages", "0;1"], "--stages '0;1' is neither `all` nor"),
+        (["a", "-o", "out", "--dtype", "int8"], "'int8' is not one of"),
+        (["broken", "-o", "out"], "broken is damaged."),
+    ],
+)
+def test_errors(invoke: Invoke, calls: Calls, arguments: list[str], sentence: str) -> None:
+    result = invoke("export", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert sentence in line
