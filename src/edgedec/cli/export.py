@@ -19,6 +19,9 @@ from edgedec.errors import InputError
 @click.option("-o", "--output", metavar="DIR", required=True, help="The bundle folder to write.")
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option(
+    "--tokenizer", metavar="DIR", help="Folder with tokenizer files, if the checkpoint has none."
+)
+@click.option(
     "--stages",
     metavar="CUTS",
     help="Cut the decoder before these layers (`0,1,4`), or around every layer (`all`).",
@@ -47,6 +50,7 @@ def command(
     model: str | None,
     output: str,
     revision: str | None,
+    tokenizer: str | None,
     stages: str | None,
     dtype: str,
     quant: str,
@@ -71,9 +75,10 @@ def command(
             source,
             output,
             quant=None if quant == "none" else quant,
-            stages=parse_stages(stages),
+            stages=stages,
             dtype=dtype,
             revision=revision,
+            tokenizer=tokenizer,
             via=via,
             verify=verify,
             force=force,
@@ -84,19 +89,3 @@ def command(
         click.echo(json.dumps({"bundle": str(bundle), "bytes": size}, ensure_ascii=False))
     else:
         click.echo(f"{bundle}  {human_bytes(size)}")
-
-
-def parse_stages(text: str | None) -> str | list[int] | None:
-    """Read `--stages`: None, `all`, or layer numbers separated by commas.
-
-    Raises:
-        InputError: anything else.
-    """
-    if text is None or text == "all":
-        return text
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(
-            f"--stages {text!r} is neither `all` nor layer numbers such as `0,1,4`."
-        ) from None
