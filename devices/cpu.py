@@ -1,0 +1,67 @@
+"""The CPU, through ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgedec.errors import BundleError, InputError
+from edgedec.runtime.session import Session
+
+MAX_DEFAULT_THREADS = 4
+"""Decoding one sequence is bound by memory: more threads than this rarely help and often hurt."""
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """ONNX Runtime's CPU provider."""
+
+    name: str = "cpu"
+
+    def open(self, graph: Path, *, threads: int | None, shared: bool) -> Session:
+        """Open a graph on the CPU; weights outside of it stay mapped from their file."""
+        import onnxruntime
+
+        if threads is None:
+            threads = min(available_cores(), MAX_DEFAULT_THREADS)
+        if not 1 <= threads <= 1024:
+            raise InputError(f"--threads {threads}: give a number from 1 to 1024.")
+        try:
+            session = onnxruntime.InferenceSession(
+                graph, _options(threads, shared), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's exceptions share no other base
+            reason = str(error).strip().splitlines()[0]
+            raise BundleError(
+                f"{graph.name} cannot be opened by ONNX Runtime {onnxruntime.__version__}: {reason}"
+            ) from error
+        return Session(session)
+
+
+def device() -> Cpu:
+    """The CPU; always available."""
+    return Cpu()
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _options(threads: int, shared: bool) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # warnings speak of graph internals; errors come as exceptions
+    # Shapes change from step to step, and a plan per shape would be kept for each.
+    options.enable_mem_pattern = False
+    if shared and threads > 1:
+        # Idle threads of one session would spin on the cores that the next one wants.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options

@@ -1,0 +1,1 @@
+"""Blocks: each function emits one piece of a graph from a `ModelSpec`."""

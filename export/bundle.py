@@ -1,0 +1,161 @@
+"""Write a bundle: graphs, one file of weights, tokenizer and manifest, all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import onnx_ir as ir
+
+from edgedec.errors import CheckpointError, InputError
+from edgedec.runtime.manifest import MANIFEST, FileEntry
+
+WEIGHTS = "weights.bin"
+ALIGNMENT = 64
+INLINE_LIMIT = 1024
+"""Tensors below this many bytes stay in the graph's own file."""
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, and which fraction of it is."""
+
+
+class WeightFile:
+    """``weights.bin``: every distinct tensor once, 64-byte aligned, shared by all graphs.
+
+    Tensors are the same if their stored bytes are; a tied embedding and head need no other rule.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.parameters = 0
+        self._file: IO[bytes] = path.open("wb")
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._offsets: dict[bytes, int] = {}
+
+    def store(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+        """Write a tensor, unless its bytes are there already, and return the reference."""
+        values = tensor.numpy()
+        data = values.tobytes()  # little-endian on every machine edgedec runs on
+        key = hashlib.sha256(data).digest()
+        if key not in self._offsets:
+            self._write(bytes(-self._size % ALIGNMENT))
+            self._offsets[key] = self._size
+            self.parameters += tensor.size
+            self._write(data)
+        return ir.ExternalTensor(
+            location=WEIGHTS,
+            offset=self._offsets[key],
+            length=len(data),
+            dtype=tensor.dtype,
+            shape=ir.Shape(values.shape),
+            name=tensor.name or "",
+            base_dir=self.path.parent,
+        )
+
+    def close(self) -> FileEntry:
+        """Finish the file."""
+        _flush(self._file)
+        return FileEntry(self._size, self._digest.hexdigest())
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self._size += len(data)
+
+
+def save_graphs(
+    models: Mapping[str, ir.Model], folder: Path, progress: Progress
+) -> tuple[dict[str, FileEntry], int]:
+    """Write every graph and their common weights.
+
+    Args:
+        models: component name -> model; each becomes ``{name}.onnx``.
+        folder: an existing folder.
+        progress: told the fraction written.
+
+    Returns:
+        The files written, and the number of stored parameters.
+    """
+    weights = WeightFile(folder / WEIGHTS)
+    files: dict[str, FileEntry] = {}
+    total = sum(len(m.graph.initializers) for m in models.values())
+    done = 0
+    for name, model in models.items():
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            assert tensor is not None
+            if tensor.nbytes >= INLINE_LIMIT:
+                value.const_value = weights.store(tensor)
+            done += 1
+            progress("writing weights", done / total)
+        data = ir.serde.serialize_model(model).SerializeToString(deterministic=True)
+        files[f"{name}.onnx"] = write_file(folder / f"{name}.onnx", data)
+    files[WEIGHTS] = weights.close()
+    return files, weights.parameters
+
+
+def write_file(path: Path, data: bytes) -> FileEntry:
+    """Write a file to disk for good and return its entry."""
+    with path.open("wb") as file:
+        file.write(data)
+        _flush(file)
+    return FileEntry(len(data), hashlib.sha256(data).hexdigest())
+
+
+@contextmanager
+def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
+    """A folder beside ``out`` that takes its place when the block succeeds.
+
+    Until then nothing that looks like a bundle exists under either name: a killed export leaves at
+    most a hidden folder without a manifest.
+
+    Raises:
+        InputError: ``out`` exists and must not, or can't, be replaced.
+    """
+    _check_target(out, force=force)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"cannot write to {str(out.parent)!r}: {error.strerror}.") from error
+    try:
+        yield partial
+        partial.chmod(0o755)
+        _replace(partial, out)
+    except OSError as error:
+        raise CheckpointError(f"the bundle could not be written: {error}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_target(out: Path, *, force: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / MANIFEST).is_file():
+        raise InputError(f"{str(out)!r} exists and is no bundle: choose another name.")
+    if not force:
+        raise InputError(f"{str(out)!r} exists: choose another name, or replace it with --force.")
+
+
+def _replace(partial: Path, out: Path) -> None:
+    """Rename, moving an old bundle out of the way first: folders can't be swapped in one step."""
+    if out.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
+        out.replace(old / out.name)
+        partial.replace(out)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        partial.replace(out)
+
+
+def _flush(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()

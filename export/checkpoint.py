@@ -1,0 +1,241 @@
+"""Open a checkpoint without a model class: Hugging Face folder or hub id, or Mu's ``.pt``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedec.errors import CheckpointError, MissingDependencyError
+from edgedec.export.weights import Tensor, Tensors
+
+HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.spm", "merges.txt", "*.txt")
+SAFETENSORS_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint came from: what the user typed, the hub revision, a hash of its files."""
+
+    id: str
+    revision: str | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint; tensors are read when they are needed."""
+
+    folder: Path
+    config: dict[str, Any]
+    generation_config: dict[str, Any] | None
+    tensors: Tensors
+    source: Source
+
+
+def open_checkpoint(name: str | Path, revision: str | None = None) -> Checkpoint:
+    """Open a folder, a Mu ``.pt`` file, or a hub id such as ``google/flan-t5-small``.
+
+    Args:
+        name: a path, or a hub id when no such path exists.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        CheckpointError: nothing there, or files that are missing, cut short or not what they say.
+        MissingDependencyError: pickled weights (``.bin``, ``.pt``) without torch.
+    """
+    path = Path(name)
+    if path.is_file():
+        return _open_file(path, str(name))
+    if path.is_dir():
+        if revision is not None:
+            raise CheckpointError("--revision is for hub ids; a folder has no revisions.")
+        return _open_folder(path, str(name), None)
+    text = str(name)
+    if text.count("/") != 1 or text.startswith((".", "/", "~")) or text.endswith("/"):
+        raise CheckpointError(
+            f"{text!r} is neither a folder nor a file, nor a hub id such as 'google/flan-t5-small'."
+        )
+    return _download(text, revision)
+
+
+def _open_file(path: Path, name: str) -> Checkpoint:
+    if path.suffix not in (".pt", ".bin"):
+        raise CheckpointError(
+            f"{name!r} is a file: give the folder that holds config.json and the weights, "
+            "or Mu's model.pt."
+        )
+    config = path.parent / "config.json"
+    tensors = _read_pickle(path)
+    return Checkpoint(
+        folder=path.parent,
+        # Mu publishes its weights without a configuration file.
+        config=read_json(config) if config.exists() else {"model_type": "mu"},
+        generation_config=None,
+        tensors=tensors,
+        source=Source(name, None, _hash_files([path])),
+    )
+
+
+def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
+    if not (folder / "config.json").exists():
+        if (folder / "model.pt").exists():
+            return _open_file(folder / "model.pt", name)
+        if (folder / "edgedec.json").exists():
+            raise CheckpointError(f"{name!r} is a bundle already: use 'edgedec run {name} TEXT'.")
+        raise CheckpointError(f"{name!r} has no config.json: it is not a checkpoint folder.")
+    config = read_json(folder / "config.json")
+    tensors, files = _open_weights(folder)
+    generation = folder / "generation_config.json"
+    return Checkpoint(
+        folder=folder,
+        config=config,
+        generation_config=read_json(generation) if generation.exists() else None,
+        tensors=tensors,
+        source=Source(name, revision, _hash_files([folder / "config.json", *files])),
+    )
+
+
+def _download(hub_id: str, revision: str | None) -> Checkpoint:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    def fetch(patterns: tuple[str, ...]) -> Path:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns)))
+
+    try:
+        folder = fetch(HUB_FILES)
+        if not any(folder.glob("*.safetensors")):
+            folder = fetch((*HUB_FILES, "pytorch_model*.bin"))
+    except HFValidationError as error:
+        raise CheckpointError(f"{hub_id!r} is neither a folder nor a valid hub id.") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at revision {revision!r}" if revision else ""
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{hub_id!r} is no local folder and could not be fetched from the hub{at}: {reason}"
+        ) from error
+    # The snapshot's folder is named after the commit that the revision stands for.
+    return _open_folder(folder, hub_id, folder.name)
+
+
+def _open_weights(folder: Path) -> tuple[Tensors, list[Path]]:
+    for stem, suffix, read in (
+        ("model", "safetensors", _read_safetensors),
+        ("pytorch_model", "bin", _read_pickle),
+    ):
+        index = folder / f"{stem}.{suffix}.index.json"
+        single = folder / f"{stem}.{suffix}"
+        if single.exists():
+            return read(single), [single]
+        if index.exists():
+            shards = _shards(index)
+            merged: dict[str, Tensor] = {}
+            for shard in shards:
+                merged.update(read(shard))
+            return merged, shards
+    raise CheckpointError(
+        f"{str(folder)!r} has no weights: expected model.safetensors, "
+        "model.safetensors.index.json with its shards, or pytorch_model.bin."
+    )
+
+
+def _shards(index: Path) -> list[Path]:
+    table = read_json(index).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise CheckpointError(f"{index.name} has no 'weight_map': download it again.")
+    shards = []
+    for name in sorted({str(n) for n in table.values()}):
+        shard = index.parent / name
+        if Path(name).name != name:
+            raise CheckpointError(f"{index.name} names the shard {name!r} outside its folder.")
+        if not shard.exists():
+            raise CheckpointError(f"shard {name!r} of {index.name} is missing: download it again.")
+        shards.append(shard)
+    return shards
+
+
+def _read_safetensors(path: Path) -> Tensors:
+    import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        file: Any = safe_open(path, framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path.name} is damaged or cut short ({error}): download it again."
+        ) from error
+    tensors = {}
+    for name in file.keys():  # noqa: SIM118  (it is no mapping)
+        stored = file.get_slice(name)
+        kind = stored.get_dtype()
+        if kind in SAFETENSORS_TYPES:
+            tensors[name] = Tensor(
+                name=name,
+                shape=tuple(stored.get_shape()),
+                dtype=SAFETENSORS_TYPES[kind],
+                load=partial(file.get_tensor, name),
+            )
+    return tensors
+
+
+def _read_pickle(path: Path) -> Tensors:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{path.name} is a pickled checkpoint and needs torch: "
+            "pip install 'edgedec[torch]', or use a checkpoint in safetensors."
+        ) from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises whatever the damaged archive made it stumble over
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"{path.name} cannot be read as a weights-only checkpoint ({reason[:120]})."
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("model_state_dict"), dict):
+        state = state["model_state_dict"]  # Mu's training checkpoints
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path.name} holds no dictionary of tensors.")
+    return {
+        name: Tensor(
+            name=name,
+            shape=tuple(value.shape),
+            dtype=str(value.dtype).removeprefix("torch."),
+            load=partial(_to_numpy, value),
+        )
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+    }
+
+
+def _to_numpy(tensor: Any) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = tensor.float().numpy()
+    return values
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; raises CheckpointError with the file's name."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path.name} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path.name} is not a JSON object.")
+    return value
+
+
+def _hash_files(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

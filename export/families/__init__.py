@@ -1,0 +1,92 @@
+"""Families of models. One file each; a file here is found without being listed anywhere.
+
+A family is data: how to read its ``config.json`` into a `ModelSpec`, and what its tensors are
+called. It contains no graph code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from edgedec.errors import CheckpointError
+from edgedec.export.spec import ModelSpec
+from edgedec.export.weights import Names, Tensors, Weights
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How to read one kind of checkpoint.
+
+    Attributes:
+        model_types: values of ``model_type`` in ``config.json`` that it covers.
+        spec: reads the configuration (and the tensors, where only they tell).
+        names: our module names -> the checkpoint's.
+        adapt: last changes to the weights (permutations, computed tables), in place.
+        generation: configuration keys with the family's defaults for decoding.
+    """
+
+    model_types: tuple[str, ...]
+    spec: Callable[[Config, Tensors], ModelSpec]
+    names: Callable[[ModelSpec], Names]
+    adapt: Callable[[ModelSpec, Weights], None] | None = None
+    generation: Callable[[Config], Config] | None = None
+
+
+_FAMILIES: dict[str, Family] = {}
+
+
+def register(family: Family) -> Family:
+    """Make a family known under its model types."""
+    for model_type in family.model_types:
+        _FAMILIES[model_type] = family
+    return family
+
+
+def load_families() -> dict[str, Family]:
+    """Every family by model type, importing the files of this folder once."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return _FAMILIES
+
+
+def family_of(config: Config) -> Family:
+    """The family of a configuration; one sentence naming the alternatives when there is none."""
+    families = load_families()
+    model_type = config.get("model_type")
+    if model_type in families:
+        return families[model_type]
+    raise CheckpointError(
+        f"model_type {model_type!r} of config.json has no family here (there are "
+        f"{', '.join(sorted(families))}): try 'edgedec export --via optimum' "
+        "(pip install 'edgedec[optimum]')."
+    )
+
+
+def open_model(config: Config, tensors: Tensors) -> tuple[ModelSpec, Weights]:
+    """Read a checkpoint's configuration and put its tensors under our names.
+
+    Raises:
+        CheckpointError: an unknown architecture, a setting we can't honour, or missing tensors.
+    """
+    family = family_of(config)
+    # The same model is saved with and without the task head's prefix.
+    tensors = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    try:
+        spec = family.spec(config, tensors)
+    except KeyError as error:
+        raise CheckpointError(f"config.json has no {error.args[0]!r}, which it needs.") from error
+    layers = {"decoder": spec.decoder.layers}
+    if spec.encoder is not None:
+        layers["encoder"] = spec.encoder.layers
+    weights = Weights(tensors, family.names(spec), layers)
+    if family.adapt is not None:
+        family.adapt(spec, weights)
+    if spec.tied_head:
+        weights.alias("head.weight", "decoder.embed.weight")
+    return spec, weights

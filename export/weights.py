@@ -1,0 +1,126 @@
+"""Weights under edgedec's names, read lazily from whatever holds the checkpoint's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedec.errors import CheckpointError
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One stored tensor: its shape and dtype at once, its values only when ``read`` is called."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    """Stored type: ``float32``, ``float16`` or ``bfloat16``."""
+    load: Callable[[], NDArray[np.generic]]
+
+    def read(self) -> Array:
+        """The values as float32; raises CheckpointError where they aren't all finite."""
+        values = np.asarray(self.load(), dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise CheckpointError(
+                f"tensor {self.name!r} of the checkpoint holds NaN or infinity: "
+                "the file is damaged or the training diverged."
+            )
+        return values
+
+    def map(self, change: Callable[[Array], Array], shape: tuple[int, ...] | None = None) -> Tensor:
+        """The same tensor with ``change`` applied when it is read."""
+        return replace(self, shape=shape or self.shape, load=lambda: change(self.read()))
+
+
+Tensors = Mapping[str, Tensor]
+Names = Mapping[str, str | tuple[str, ...]]
+"""Our module name -> the checkpoint's (or several to try in turn); ``{i}`` stands for the layer."""
+
+
+class Weights:
+    """A checkpoint's tensors under the names of the graphs, e.g. ``decoder.3.self_attn.q.weight``.
+
+    Args:
+        tensors: the checkpoint's tensors under its own names.
+        names: the family's module names.
+        layers: layers of ``encoder`` and ``decoder``, to expand ``{i}``.
+    """
+
+    def __init__(self, tensors: Tensors, names: Names, layers: Mapping[str, int]) -> None:
+        self._found: dict[str, Tensor] = {}
+        self._expected: dict[str, tuple[str, ...]] = {}
+        by_module: dict[str, list[str]] = {}
+        for name in tensors:
+            by_module.setdefault(name.rpartition(".")[0] or name, []).append(name)
+        for ours, theirs in names.items():
+            stack = ours.partition(".")[0]
+            repeat = range(layers.get(stack, 0)) if "{i}" in ours else (None,)
+            for i in repeat:
+                fill = (lambda s, i=i: s.replace("{i}", str(i))) if i is not None else str
+                candidates = tuple(
+                    fill(t) for t in ((theirs,) if isinstance(theirs, str) else theirs)
+                )
+                self._add(fill(ours), candidates, tensors, by_module)
+
+    def _add(
+        self,
+        module: str,
+        candidates: tuple[str, ...],
+        tensors: Tensors,
+        by_module: Mapping[str, list[str]],
+    ) -> None:
+        self._expected[module] = candidates
+        for candidate in candidates:
+            if candidate in tensors:  # a bare tensor, such as final_logits_bias
+                self._found[module] = tensors[candidate]
+                return
+            if candidate in by_module:
+                for name in by_module[candidate]:
+                    self._found[f"{module}.{name.rpartition('.')[2]}"] = tensors[name]
+                return
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._found
+
+    def __getitem__(self, name: str) -> Tensor:
+        try:
+            return self._found[name]
+        except KeyError:
+            module, _, leaf = name.rpartition(".")
+            theirs = self._expected.get(module) or self._expected.get(name)
+            wanted = " or ".join(f"{t}.{leaf}" for t in theirs) if theirs else name
+            raise CheckpointError(
+                f"the checkpoint has no tensor {wanted!r} ({name} of the model): "
+                "its config.json and its weights do not belong together, or a shard is missing."
+            ) from None
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        """Add or replace a tensor (a family's permutations and computed tables)."""
+        self._found[name] = tensor
+
+    def alias(self, name: str, target: str) -> None:
+        """Let ``name`` be the same tensor as ``target``."""
+        self._found[name] = self[target]
+
+    def expect(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The tensor, once its shape is what the spec says."""
+        tensor = self[name]
+        if tensor.shape != shape:
+            raise CheckpointError(
+                f"tensor {tensor.name!r} has shape {list(tensor.shape)}, but the configuration "
+                f"asks for {list(shape)}: config.json does not belong to these weights."
+            )
+        return tensor
+
+    def same_values(self, a: str, b: str) -> bool:
+        """Whether two tensors are equal, value for value (a tied weight stored twice)."""
+        first, second = self[a], self[b]
+        if first.shape != second.shape:
+            return False
+        return first.name == second.name or bool(np.array_equal(first.read(), second.read()))

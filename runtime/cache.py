@@ -1,0 +1,101 @@
+"""Key/value caches of the decoder's self-attention."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+VIEW = 64
+"""A single row's cache is shown to the graphs in steps of this many positions."""
+
+
+class KVCache:
+    """Keys and values of every decoder layer, written in place by the graphs.
+
+    Per layer two float32 buffers ``[rows, capacity, width]`` and one length per row. The entries
+    below a row's length are its context; what lies beyond is masked by the graphs, but must be
+    finite, so buffers start as zeros.
+
+    The graphs attend over all positions they are shown, so capacity follows the live length: it
+    doubles when it runs out, and a single row, whose prefix is contiguous, is shown no more than
+    the next multiple of `VIEW`.
+
+    Args:
+        layers: decoder layers.
+        rows: sequences decoded side by side.
+        width: channels of one position, ``kv_heads * head_dim``.
+    """
+
+    def __init__(self, layers: int, rows: int, width: int) -> None:
+        self._width = width
+        self.capacity = 0
+        self.lengths: NDArray[np.int64] = np.zeros((layers, rows), np.int64)
+        self._buffers: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+        self._grow(VIEW)
+
+    @property
+    def rows(self) -> int:
+        """Sequences decoded side by side."""
+        return int(self.lengths.shape[1])
+
+    def reserve(self, new: int) -> int:
+        """Make room for ``new`` more positions in every row.
+
+        Returns:
+            How many positions (at most ``capacity``) to show the graphs for that.
+        """
+        needed = int(self.lengths.max(initial=0)) + new
+        if needed > self.capacity:
+            self._grow(max(needed, 2 * self.capacity))
+        return min(-(-needed // VIEW) * VIEW, self.capacity) if self.rows == 1 else self.capacity
+
+    def view(self, layer: int, positions: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Keys and values ``[rows, positions, width]`` of a layer; the cache's own memory."""
+        key, value = self._buffers[layer]
+        return key[:, :positions], value[:, :positions]
+
+    def advance(self, layers: range, counts: NDArray[np.int64]) -> None:
+        """Note that the graphs wrote ``counts [rows]`` positions to these layers."""
+        self.lengths[layers.start : layers.stop] += counts
+
+    def crop(self, length: int) -> None:
+        """Forget every position from ``length`` on (rejected drafts)."""
+        np.minimum(self.lengths, length, out=self.lengths)
+
+    def reorder(self, parents: NDArray[np.int64]) -> None:
+        """Let row r continue row ``parents[r]`` (beam search); copies live positions only."""
+        if np.array_equal(parents, np.arange(self.rows)):
+            return
+        live = int(self.lengths.max(initial=0))
+        for pair in self._buffers:
+            for buffer in pair:
+                buffer[:, :live] = buffer[parents, :live]
+        self.lengths = self.lengths[:, parents]
+
+    def fork(self, copies: int) -> None:
+        """Repeat every row ``copies`` times, side by side (beams after a shared prefill)."""
+        self._buffers = [
+            (np.repeat(key, copies, axis=0), np.repeat(value, copies, axis=0))
+            for key, value in self._buffers
+        ]
+        self.lengths = np.repeat(self.lengths, copies, axis=1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        return sum(key.nbytes + value.nbytes for key, value in self._buffers)
+
+    def _grow(self, capacity: int) -> None:
+        layers, rows = self.lengths.shape
+
+        def larger(old: NDArray[np.float32] | None) -> NDArray[np.float32]:
+            new = np.zeros((rows, capacity, self._width), np.float32)
+            if old is not None:
+                new[:, : self.capacity] = old
+            return new
+
+        if self._buffers:
+            self._buffers = [(larger(key), larger(value)) for key, value in self._buffers]
+        else:
+            self._buffers = [(larger(None), larger(None)) for _ in range(layers)]
+        self.capacity = capacity

@@ -1,0 +1,167 @@
+"""Run the decoder's stages over caches that stay where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedec.runtime.cache import KVCache
+from edgedec.runtime.depth.policy import Plan
+from edgedec.runtime.encoder import Memory
+from edgedec.runtime.manifest import Interface, Stage
+from edgedec.runtime.session import Session, empty
+
+
+@dataclass(frozen=True, eq=False)
+class StepOutput:
+    """What a step says of each row's next token.
+
+    ``next_token [rows]`` is the highest logit's index; ``logits [rows, vocab]`` is None unless
+    asked for. Both are overwritten by the next step.
+    """
+
+    next_token: NDArray[np.int64]
+    logits: NDArray[np.float32] | None
+
+
+class Decoder:
+    """The decoder components of a bundle: stages in order, and a head where they have none.
+
+    Args:
+        stages: stages and their sessions; a single stage contains the head.
+        head: session of the head, None with a single stage.
+        interface: shapes of the graphs' contract.
+    """
+
+    def __init__(
+        self, stages: Sequence[tuple[Stage, Session]], head: Session | None, interface: Interface
+    ) -> None:
+        self._stages = stages
+        self._head = head
+        self._interface = interface
+
+    def start(self, memory: Memory | None, rows: int) -> Decoding:
+        """Begin decoding ``rows`` sequences side by side."""
+        return Decoding(self._stages, self._head, self._interface, memory, rows)
+
+
+class Decoding:
+    """One batch being decoded: its caches, and what is bound to the sessions.
+
+    Sessions keep bindings, so a decoder serves one `Decoding` at a time.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[tuple[Stage, Session]],
+        head: Session | None,
+        interface: Interface,
+        memory: Memory | None,
+        rows: int,
+    ) -> None:
+        self._stages = stages
+        self._head = head
+        self._interface = interface
+        self._memory = memory
+        self.cache = KVCache(interface.decoder_layers, rows, interface.kv_width)
+        self._bound: tuple[Any, ...] | None = None
+
+    @property
+    def rows(self) -> int:
+        """Sequences decoded side by side."""
+        return self.cache.rows
+
+    def fork(self, copies: int) -> None:
+        """Continue every row ``copies`` times, side by side."""
+        self.cache.fork(copies)
+        if self._memory is not None:
+            self._memory = self._memory.fork(copies)
+        self._bound = None
+
+    def step(
+        self,
+        tokens: NDArray[np.int64],
+        plan: Plan,
+        *,
+        counts: NDArray[np.int64] | None = None,
+        want_logits: bool = False,
+    ) -> StepOutput:
+        """Feed new tokens and score the token after each row's last.
+
+        Args:
+            tokens: int64 ``[rows, T']``, T' >= 1; rows with fewer are padded at the end.
+            plan: which stages run.
+            counts: int64 ``[rows]``, how many of the T' belong to the row; all by default.
+            want_logits: also return logits, not only the greedy choice.
+        """
+        rows, new = tokens.shape
+        shown = self.cache.reserve(new)
+        shape = (rows, new, shown, self.cache.capacity, want_logits, plan)
+        if shape != self._bound:
+            self._bind(rows, new, shown, want_logits, plan)
+            self._bound = shape
+        if counts is None:
+            counts = self._all_new
+        self._tokens[:] = tokens
+        self._picked[:, 0] = counts - 1
+        for index in plan.stages:
+            stage, session = self._stages[index]
+            # Read by pointer: where each row's new tokens go in this stage's caches.
+            self._past_lengths[index][:] = self.cache.lengths[stage.first]
+            np.add(self._past_lengths[index][:, None], self._steps, out=self._positions[index])
+            session.run()
+            self.cache.advance(range(stage.first, stage.last), counts)
+        if self._head is not None:
+            self._head.run()
+        return StepOutput(
+            self._next_token[:, 0], None if self._logits is None else self._logits[:, 0]
+        )
+
+    def _bind(self, rows: int, new: int, shown: int, want_logits: bool, plan: Plan) -> None:
+        """Bind every buffer of a step of this shape; steps of the same shape only run."""
+        io = self._interface
+        self._tokens = np.zeros((rows, new), np.int64)
+        self._picked = np.zeros((rows, 1), np.int64)
+        self._all_new = np.full(rows, new, np.int64)
+        self._steps = np.arange(new)
+        self._past_lengths = {index: np.zeros(rows, np.int64) for index in plan.stages}
+        self._positions = {index: np.zeros((rows, new), np.int64) for index in plan.stages}
+        self._next_token = np.zeros((rows, 1), np.int64)
+        self._logits = empty(rows, 1, io.vocab_size) if want_logits else None
+        scores: dict[str, NDArray[Any]] = {"next_token": self._next_token}
+        if self._logits is not None:
+            scores["logits"] = self._logits
+        hidden = empty(rows, new, io.d_model) if self._head is not None else None
+        for index in plan.stages:
+            stage, session = self._stages[index]
+            inputs: dict[str, NDArray[Any]] = {
+                "input_ids": self._tokens,
+                "past_length": self._past_lengths[index],
+                "positions": self._positions[index],
+                "logit_positions": self._picked,
+            }
+            if self._memory is not None:
+                inputs.update(self._memory.arrays)
+            outputs: dict[str, NDArray[Any]] = {}
+            if hidden is None:
+                outputs.update(scores)
+            else:
+                inputs["hidden"] = hidden
+                hidden = outputs["hidden_out"] = empty(rows, new, io.d_model)
+            for layer in range(stage.first, stage.last):
+                pair = self.cache.view(layer, shown)
+                for part, array in zip(("key", "value"), pair, strict=True):
+                    inputs[f"past.{layer}.self.{part}"] = array
+                    outputs[f"present.{layer}.self.{part}"] = array
+            for name in session.inputs:
+                session.bind_input(name, inputs[name])
+            session.bind_outputs(outputs)
+        if self._head is not None:
+            assert hidden is not None
+            self._head.bind_input("hidden", hidden)
+            self._head.bind_input("logit_positions", self._picked)
+            self._head.bind_outputs(scores)

@@ -1,0 +1,1 @@
+"""Depth policies: which stages of the decoder run at a step, and how."""

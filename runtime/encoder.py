@@ -1,0 +1,57 @@
+"""Run the encoder graph: a padded batch of sources in, every layer's cross keys and values out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedec.runtime.manifest import Interface
+from edgedec.runtime.session import Session, empty
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What the decoder reads of its source.
+
+    ``arrays`` holds ``cross.{i}.key`` and ``cross.{i}.value`` float32 ``[rows, S, width]`` of every
+    decoder layer, and ``cross.mask`` float32 ``[rows, 1, 1, S]``.
+    """
+
+    arrays: dict[str, NDArray[np.float32]]
+
+    def fork(self, copies: int) -> Memory:
+        """Every row ``copies`` times, side by side."""
+        return Memory({k: np.repeat(a, copies, axis=0) for k, a in self.arrays.items()})
+
+
+class Encoder:
+    """The encoder component of a bundle."""
+
+    def __init__(self, session: Session, interface: Interface) -> None:
+        self._session = session
+        self._interface = interface
+
+    def encode(self, sources: Sequence[Sequence[int]], pad: int) -> Memory:
+        """Encode a batch; each source has at least one token, shorter ones are padded."""
+        rows, longest = len(sources), max(len(s) for s in sources)
+        ids: NDArray[np.int64] = np.full((rows, longest), pad, np.int64)
+        mask = np.zeros((rows, longest), np.int64)
+        for row, source in enumerate(sources):
+            ids[row, : len(source)] = source
+            mask[row, : len(source)] = 1
+        width = self._interface.kv_width
+        arrays: dict[str, NDArray[Any]] = {
+            f"cross.{i}.{part}": empty(rows, longest, width)
+            for i in range(self._interface.decoder_layers)
+            for part in ("key", "value")
+        }
+        arrays["cross.mask"] = empty(rows, 1, 1, longest)
+        self._session.bind_input("input_ids", ids)
+        self._session.bind_input("attention_mask", mask)
+        self._session.bind_outputs(arrays)
+        self._session.run()
+        return Memory(arrays)

@@ -1,0 +1,287 @@
+"""Text in, text out: the loop that joins tokenizer, encoder, decoder, depth policy and search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedec.errors import BundleError, InputError
+from edgedec.runtime.bundle import Bundle, open_bundle
+from edgedec.runtime.decoder import Decoder, Decoding, StepOutput
+from edgedec.runtime.depth.full import Full
+from edgedec.runtime.depth.policy import Policy
+from edgedec.runtime.encoder import Encoder
+from edgedec.runtime.generation import GenerationConfig
+from edgedec.runtime.search import Search, make_search
+from edgedec.runtime.search.protocol import FinishReason
+from edgedec.runtime.text import Tokenizer
+
+Input = str | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was generated for one input.
+
+    Attributes:
+        text: the generated text, None where the bundle has no tokenizer.
+        tokens: generated ids, without the decoder's start or prompt, up to the end-of-sequence
+            token and including it.
+        score: length-normalised log probability of a beam search, None otherwise.
+        finish_reason: ``stop`` at an end-of-sequence token, ``length`` at the limit.
+    """
+
+    text: str | None
+    tokens: list[int]
+    score: float | None
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a streamed result: a token, and the text that it completes (may be empty)."""
+
+    text: str
+    token: int
+
+
+def load(bundle: str | Path, device: str = "cpu", threads: int | None = None) -> Generator:
+    """Open a bundle for generation.
+
+    Args:
+        bundle: a folder made by ``edgedec export``, or the name of a built-in checkpoint, which is
+            exported into the user's cache on first use.
+        device: where to run it.
+        threads: threads to compute with; by default the available cores, at most 4.
+
+    Raises:
+        BundleError: no bundle, a damaged one, or one that reaches outside of its folder.
+        DeviceError: the device is not available here.
+    """
+    from edgedec.builtin import resolve_bundle
+
+    return Generator(open_bundle(resolve_bundle(bundle)), device=device, threads=threads)
+
+
+class Generator:
+    """Generates with one bundle on one device. Not for use by several threads at once.
+
+    Args:
+        bundle: an opened bundle.
+        device: device name for every component.
+        threads: threads to compute with, None for the device's choice.
+        policy: depth policy, full depth by default.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        from edgedec.devices.base import get_device
+
+        manifest = bundle.manifest
+        self.bundle = bundle
+        self._interface = manifest.interface
+        self._policy = policy or Full(len(manifest.stages))
+        self._tokenizer: Tokenizer | None = None
+        target = get_device(device)
+
+        def session(component: str, *, shared: bool) -> Any:
+            path = bundle.path(manifest.components[component].file)
+            return target.open(path, threads=threads, shared=shared)
+
+        self._encoder = (
+            Encoder(session(manifest.encoder, shared=True), self._interface)
+            if manifest.encoder is not None
+            else None
+        )
+        many = len(manifest.stages) > 1
+        self._decoder = Decoder(
+            [(s, session(s.component, shared=many)) for s in manifest.stages],
+            session(manifest.head, shared=True) if manifest.head is not None else None,
+            self._interface,
+        )
+        if "tokenizer.json" in manifest.files:
+            self._tokenizer = Tokenizer.open(bundle.path("tokenizer.json"))
+
+    @property
+    def defaults(self) -> GenerationConfig:
+        """How the checkpoint wants to be decoded."""
+        return self.bundle.manifest.generation
+
+    def generate(self, inputs: Input | Sequence[Input], **options: Any) -> list[Result]:
+        """Generate for one input or a batch, decoded side by side.
+
+        Args:
+            inputs: texts, or lists of token ids (special tokens included); one or several.
+            options: fields of `GenerationConfig`, over the checkpoint's own.
+
+        Returns:
+            One result per input, in order.
+
+        Raises:
+            InputError: an input that is empty, too long or no text, or an option out of range.
+        """
+        config = self.defaults.override(**options)
+        sources = [self._encode(item) for item in _as_batch(inputs)]
+        if not sources:
+            return []
+        search, run = self._start(sources, config)
+        for _ in run:
+            pass
+        return [
+            Result(self._text(h.tokens), h.tokens, h.score, h.finish_reason)
+            for h in search.results()
+        ]
+
+    def stream(self, item: Input, **options: Any) -> Iterator[Chunk]:
+        """Generate for one input, yielding every token as soon as it is known.
+
+        Raises:
+            InputError: as `generate`; also for beam search, which knows nothing until the end.
+        """
+        config = self.defaults.override(**options)
+        if config.num_beams > 1:
+            raise InputError("beam search cannot stream: use num_beams=1.")
+        search, run = self._start([self._encode(item)], config)
+        decoder = self._tokenizer.decoder() if self._tokenizer is not None else None
+        sent = 0
+        for _ in run:
+            # The search knows where the result ends; fed padding after it is not part of it.
+            for token in search.results()[0].tokens[sent:]:
+                yield Chunk(decoder.push(token) if decoder is not None else "", token)
+                sent += 1
+                last = token
+        tail = decoder.flush() if decoder is not None else ""
+        if tail:
+            yield Chunk(tail, last)
+
+    def start_decoding(self, sources: list[list[int]] | None, rows: int) -> Decoding:
+        """Encode ``sources`` (None if decoder-only) and begin decoding, below any search."""
+        memory = None
+        if self._encoder is not None:
+            assert sources is not None
+            memory = self._encoder.encode(sources, self.defaults.pad_token_id or 0)
+        return self._decoder.start(memory, rows)
+
+    def _start(
+        self, sources: list[list[int]], config: GenerationConfig
+    ) -> tuple[Search, Iterator[None]]:
+        """Check the lengths, build the search, and return it with the loop that drives it."""
+        io = self._interface
+        if self._encoder is not None:
+            start = config.decoder_start_token_id
+            if start is None:
+                raise BundleError(
+                    "the bundle names no decoder_start_token_id: export a checkpoint whose "
+                    "generation_config.json has one, or pass decoder_start_token_id."
+                )
+            prompts = [[start] for _ in sources]
+            longest = max(len(s) for s in sources)
+            if io.max_source is not None and longest > io.max_source:
+                raise InputError(
+                    f"an input has {longest:,} tokens, the model takes {io.max_source:,}: split it."
+                )
+        else:
+            prompts = sources
+        for token in {t for p in prompts for t in p}:
+            self._check_id(token)
+        steps = max(config.step_limit(len(p), io.max_target) for p in prompts)
+        if io.max_target is not None:
+            steps = min(steps, io.max_target - max(len(p) for p in prompts))
+        search = make_search(
+            config,
+            batch=len(sources),
+            vocab_size=io.vocab_size,
+            prompts=prompts,
+            max_steps=steps,
+        )
+        return search, self._run(search, sources, prompts, config)
+
+    def _run(
+        self,
+        search: Search,
+        sources: list[list[int]],
+        prompts: list[list[int]],
+        config: GenerationConfig,
+    ) -> Iterator[None]:
+        """Drive a search to its end; yields after every choice of tokens."""
+        pad = config.pad_token_id or 0
+        encodes = self._encoder is not None
+        decoding = self.start_decoding(sources if encodes else None, len(prompts))
+        output = self._prefill(decoding, prompts, pad, search.needs_logits)
+        beams = search.rows // len(prompts)
+        if beams > 1:
+            decoding.fork(beams)
+        step = 0
+        while True:
+            choice = search.advance(
+                None if beams > 1 and step == 0 else output.next_token, output.logits
+            )
+            yield
+            if choice.done:
+                return
+            if choice.parents is not None:
+                decoding.cache.reorder(choice.parents)
+            step += 1
+            output = decoding.step(
+                choice.tokens[:, None],
+                self._policy.plan(step, {}),
+                want_logits=search.needs_logits,
+            )
+
+    def _prefill(
+        self, decoding: Decoding, prompts: list[list[int]], pad: int, want_logits: bool
+    ) -> StepOutput:
+        """Feed the decoder prompts in one pass, padded at the end."""
+        counts = np.array([len(p) for p in prompts], np.int64)
+        tokens: NDArray[np.int64] = np.full((len(prompts), int(counts.max())), pad, np.int64)
+        for row, prompt in enumerate(prompts):
+            tokens[row, : len(prompt)] = prompt
+        return decoding.step(
+            tokens, self._policy.plan(0, {}), counts=counts, want_logits=want_logits
+        )
+
+    def _encode(self, item: Input) -> list[int]:
+        if isinstance(item, str):
+            if self._tokenizer is None:
+                raise InputError(
+                    "this bundle has no tokenizer: give lists of token ids, or export the "
+                    "checkpoint with its tokenizer."
+                )
+            ids = self._tokenizer.encode([item])[0]
+        else:
+            ids = [self._check_id(token) for token in item]
+        if not ids:
+            raise InputError("an input is empty: this model needs at least one token.")
+        return ids
+
+    def _check_id(self, token: Any) -> int:
+        if isinstance(token, bool) or not isinstance(token, int | np.integer):
+            raise InputError(f"inputs are texts or lists of token ids, not {type(token).__name__}.")
+        if not 0 <= token < self._interface.vocab_size:
+            raise InputError(
+                f"token id {token} is outside of the vocabulary (0 to "
+                f"{self._interface.vocab_size - 1}): is this the model's own tokenizer?"
+            )
+        return int(token)
+
+    def _text(self, tokens: list[int]) -> str | None:
+        return self._tokenizer.decode(tokens) if self._tokenizer is not None else None
+
+
+def _as_batch(inputs: Input | Sequence[Input]) -> list[Input]:
+    """One input or several: a text and a list of ids are one."""
+    if isinstance(inputs, str):
+        return [inputs]
+    items: list[Any] = list(inputs)
+    return [items] if items and isinstance(items[0], int | np.integer) else items

@@ -1,0 +1,177 @@
+"""``edgedec.json``: what a bundle contains, as frozen dataclasses (format in docs/bundle.md)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from edgedec.errors import BundleError, EdgedecError
+from edgedec.runtime.generation import GenerationConfig
+from edgedec.runtime.schema import SchemaError, decode, encode
+
+SCHEMA_VERSION = 1
+MANIFEST = "edgedec.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint: folder name or hub id, the hub's commit, a hash of its files."""
+
+    id: str
+    revision: str | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Component:
+    """One graph: its file, the device it was lowered for, how its weights are stored."""
+
+    file: str
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Decoder layers ``first <= layer < last``, in one component."""
+
+    component: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What the runtime must know to feed the graphs.
+
+    ``kv_width`` is the number of float32 channels of one position's keys in one layer's cache.
+    """
+
+    architecture: Literal["encoder-decoder", "decoder-only"]
+    vocab_size: int
+    d_model: int
+    decoder_layers: int
+    kv_width: int
+    max_source: int | None
+    max_target: int | None
+
+
+@dataclass(frozen=True)
+class Verified:
+    """ONNX Runtime against the NumPy reference on random tokens, in logits."""
+
+    max_abs_difference: float
+    logit_range: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and SHA-256 of a file of the bundle."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything in ``edgedec.json``.
+
+    Attributes:
+        schema_version: version of this format; a newer one is refused with a sentence.
+        producer: ``edgedec`` and its version.
+        source: where the weights came from.
+        model: the exporter's `ModelSpec`, for tools; the runtime reads `interface` instead.
+        interface: shapes of the graphs' contract.
+        components: graphs by name.
+        encoder: component of the encoder, None for a decoder-only model.
+        stages: the decoder, in order.
+        head: component of the head, None when the only stage contains it.
+        policies: depth policies that the checkpoint supports, with their parameters.
+        generation: how the checkpoint wants to be decoded.
+        codebooks: layout of codebook weights, None without.
+        parameters: number of stored weights.
+        verified: what the export's own check measured, None when it was switched off.
+        files: every file of the bundle but this one.
+    """
+
+    schema_version: int
+    producer: str
+    source: Source
+    model: dict[str, Any]
+    interface: Interface
+    components: dict[str, Component]
+    encoder: str | None
+    stages: tuple[Stage, ...]
+    head: str | None
+    generation: GenerationConfig
+    parameters: int
+    verified: Verified | None
+    files: dict[str, FileEntry]
+    policies: dict[str, dict[str, Any]] = field(default_factory=lambda: {"full": {}})
+    codebooks: dict[str, Any] | None = None
+
+
+def dump_manifest(manifest: Manifest) -> str:
+    """The text of ``edgedec.json``: same manifest, same text."""
+    return json.dumps(encode(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def load_manifest(text: str) -> Manifest:
+    """Read and check ``edgedec.json``.
+
+    Raises:
+        BundleError: no JSON, a newer format, a wrong key or type, or parts that contradict.
+    """
+    try:
+        value = json.loads(text)
+        version = value.get("schema_version") if isinstance(value, dict) else None
+        if type(version) is int and version > SCHEMA_VERSION:
+            raise BundleError(
+                f"{MANIFEST} has format version {version}, this edgedec reads up to "
+                f"{SCHEMA_VERSION}: upgrade edgedec (pip install -U edgedec)."
+            )
+        manifest = decode(Manifest, value)
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and SchemaError are ValueErrors
+        kind = "does not fit the format" if isinstance(error, SchemaError) else "is not JSON"
+        raise BundleError(f"{MANIFEST} {kind}: {error}; export the bundle again.") from error
+    except BundleError:
+        raise
+    except EdgedecError as error:
+        raise BundleError(f"{MANIFEST} has an invalid generation block: {error}") from error
+    _check_parts(manifest)
+    return manifest
+
+
+def _check_parts(m: Manifest) -> None:
+    """Refuse manifests whose parts contradict each other."""
+    io = m.interface
+    named = [s.component for s in m.stages] + [c for c in (m.encoder, m.head) if c is not None]
+    problems = {
+        "schema_version is not 1": m.schema_version != SCHEMA_VERSION,
+        "a size in 'interface' is out of range": not all(
+            0 < size <= 1 << 24
+            for size in (io.vocab_size, io.d_model, io.decoder_layers, io.kv_width)
+        )
+        or not all(
+            limit is None or 0 < limit <= 1 << 30 for limit in (io.max_source, io.max_target)
+        ),
+        "the stages do not cover the decoder's layers in order": not m.stages
+        or [s.first for s in m.stages] != [0, *(s.last for s in m.stages)][:-1]
+        or any(s.first >= s.last for s in m.stages)
+        or m.stages[-1].last != io.decoder_layers,
+        "a stage, the encoder or the head names a component that is not listed": any(
+            name not in m.components for name in named
+        ),
+        "one component is named twice": len(set(named)) != len(named),
+        "the architecture and the encoder contradict each other": (m.encoder is None)
+        != (io.architecture == "decoder-only"),
+        "several stages need a head of their own": len(m.stages) > 1 and m.head is None,
+        "a component's file is not listed": any(
+            c.file not in m.files for c in m.components.values()
+        ),
+    }
+    for problem, found in problems.items():
+        if found:
+            raise BundleError(f"{MANIFEST}: {problem}; export the bundle again.")
