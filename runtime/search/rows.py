@@ -1,0 +1,155 @@
+"""Searches in which every row goes its own way: greedy decoding and sampling."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedec.errors import EdgedecError, InputError
+from edgedec.runtime.processors import (
+    ABSENT,
+    ForcedTokens,
+    Processor,
+    Scores,
+    Tokens,
+    still_needed,
+)
+from edgedec.runtime.search.history import History
+from edgedec.runtime.search.protocol import Advance, Hypothesis
+
+
+class Picker(Protocol):
+    """Chooses a token of each row from its scores."""
+
+    @property
+    def needs_scores(self) -> bool:
+        """False: the index of the highest logit is all it looks at."""
+
+    def __call__(self, scores: Scores, wanted: NDArray[np.bool_]) -> Tokens:
+        """Return tokens `int64 [rows]`; those of rows that are not `wanted` mean nothing.
+
+        `scores` are `float32 [rows, V]` and are left unchanged.
+        """
+
+
+class RowSearch:
+    """Greedy decoding or sampling of a batch: one decoder row for each input.
+
+    A row that has ended is fed padding until all have; what happens to a row never depends on the
+    others.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        limits: Sequence[int],
+        *,
+        pick: Picker,
+        processors: Sequence[Processor],
+        forced: ForcedTokens | None,
+        eos: Sequence[int],
+        pad: int,
+    ) -> None:
+        self.rows = len(prompts)
+        self._pick = pick
+        self._processors = list(processors)
+        self._forced = forced
+        self._eos = np.array(eos, np.int64)
+        self._pad = pad
+        self._limits = np.array(limits, np.int64)
+        self._history = History(prompts)
+        self._finished = np.zeros(self.rows, np.bool_)
+        self._stopped = np.zeros(self.rows, np.bool_)
+        self._lengths = np.zeros(self.rows, np.int64)
+        self._scratch: Scores | None = None
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether a rule or the choice itself looks at all scores, now or later."""
+        return self._pick.needs_scores or bool(self._processors)
+
+    def advance(self, next_token: Tokens | None, logits: Scores | None) -> Advance:
+        """Choose the next token of each row; `Search.advance` says more."""
+        if self._finished.all():
+            raise ValueError("the search is over")
+        if logits is None and (next_token is None or self.needs_logits):
+            raise ValueError("this search needs logits")
+        step = self._history.steps
+        running = ~self._finished
+        tokens = self._choose(next_token, logits, step, running)
+        tokens = np.where(running, tokens, self._pad)
+        self._history.append(tokens)
+        self._processors = still_needed(self._processors, step + 1)
+
+        self._stopped |= running & (tokens[:, None] == self._eos).any(axis=1)
+        self._finished = self._finished | self._stopped | (step + 1 >= self._limits)
+        self._lengths[running] = step + 1
+        return Advance(tokens, None, self._finished, bool(self._finished.all()))
+
+    def results(self) -> list[Hypothesis]:
+        """Return what each row has generated."""
+        return [
+            Hypothesis(
+                self._history.generated(row, int(self._lengths[row])),
+                None,
+                "stop" if self._stopped[row] else "length",
+            )
+            for row in range(self.rows)
+        ]
+
+    def _choose(
+        self,
+        next_token: Tokens | None,
+        logits: Scores | None,
+        step: int,
+        running: NDArray[np.bool_],
+    ) -> Tokens:
+        forced = None if self._forced is None else self._forced.at(step)
+        free = running if forced is None else running & (forced == ABSENT)
+        if not free.any() and forced is not None:
+            return forced
+        if next_token is not None and not self.needs_logits:
+            chosen = next_token
+        else:
+            assert logits is not None
+            chosen = self._pick(self._edited(logits, step), free)
+        return chosen if forced is None else np.where(free, chosen, forced)
+
+    def _edited(self, logits: Scores, step: int) -> Scores:
+        if not self._processors:
+            return logits
+        if self._scratch is None:
+            self._scratch = np.empty(logits.shape, np.float32)
+        np.copyto(self._scratch, logits)
+        for processor in self._processors:
+            processor(self._scratch, self._history.tokens, step)
+        return self._scratch
+
+
+def check_choice(scores: NDArray[np.floating]) -> None:
+    """Check the scores, of any shape, of chosen tokens: each is finite.
+
+    Raises:
+        EdgedecError: one is NaN or +inf.
+        InputError: one is -inf: there was nothing else to choose.
+    """
+    if np.isneginf(scores).any():
+        raise InputError(
+            "The options rule out every token; relax suppress_tokens, bad_words_ids, "
+            "no_repeat_ngram_size or the minimum length."
+        )
+    check_model(scores)
+
+
+def check_model(scores: NDArray[np.floating]) -> None:
+    """Check scores of any shape that come from the model: each is finite.
+
+    Raises:
+        EdgedecError: one is not.
+    """
+    if not np.isfinite(scores).all():
+        raise EdgedecError(
+            "The model's scores of the next token are not finite numbers; a half-precision bundle "
+            "may have overflowed: export the checkpoint with --dtype fp32."
+        )
