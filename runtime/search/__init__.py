@@ -18,7 +18,7 @@ def make_search(
     batch: int,
     vocab_size: int,
     prompts: Sequence[Sequence[int]],
-    max_steps: int,
+    max_steps: int | Sequence[int],
     *,
     first_row: int = 0,
 ) -> Search:
@@ -31,7 +31,8 @@ def make_search(
         prompts: What the decoder has before its first new token, without padding: the start token
             of an encoder-decoder, the prompt of a decoder-only model.
         max_steps: How many tokens may be generated at most, whatever the configuration says: what
-            the model or the cache has room for (`GenerationConfig.step_limit`).
+            the model or the cache has room for. One number, or one for each input, which are then
+            independent of each other's prompts (`GenerationConfig.step_limit`).
         first_row: Number of the first input among all that the caller runs; sampling gives each
             input the same tokens however a list of inputs is cut into batches.
 
@@ -44,12 +45,16 @@ def make_search(
     from edgedec.runtime.search.rows import RowSearch
     from edgedec.runtime.search.sampling import Sampler
 
-    if batch < 1 or len(prompts) != batch or max_steps < 1:
+    room = [max_steps] * batch if isinstance(max_steps, int) else list(max_steps)
+    if not batch == len(prompts) == len(room) > 0 or min(room) < 1:
         raise ValueError(f"{len(prompts)} prompts for a batch of {batch}, {max_steps} steps")
     if not all(prompts):
         raise InputError("A prompt has no tokens; the decoder needs at least one to start from.")
     requested = [config.requested_steps(len(prompt)) for prompt in prompts]
-    limits = [max_steps if steps is None else min(steps, max_steps) for steps in requested]
+    limits = [
+        most if steps is None else min(steps, most)
+        for steps, most in zip(requested, room, strict=True)
+    ]
 
     lengths = [len(prompt) for prompt in prompts for _ in range(config.num_beams)]
     row_limits = [limit for limit in limits for _ in range(config.num_beams)]

@@ -35,7 +35,8 @@ class History:
     def generated(self, row: int, steps: int | None = None) -> list[int]:
         """Return the first `steps` (None: all) generated tokens of a row."""
         end = self._length if steps is None else self._start + steps
-        return [int(token) for token in self._buffer[row, self._start : end]]
+        tokens: list[int] = self._buffer[row, self._start : end].tolist()
+        return tokens
 
     def append(self, tokens: NDArray[np.int64]) -> None:
         """Add one token `[rows]` to each row."""

@@ -254,6 +254,18 @@ def test_what_a_search_cannot_start_from() -> None:
     make_search(config, 1, 9, [[1]], 5).advance(None, np.zeros((1, 9), np.float32))
 
 
+@pytest.mark.parametrize("options", STRATEGIES, ids=str)
+def test_room_for_each_row(options: dict[str, Any], drive: Drive, table_model: Any) -> None:
+    prompts = [[5], [6, 7, 8], [3, 4]]
+    for config in (GenerationConfig(**options), GenerationConfig(max_new_tokens=5, **options)):
+        search = make_search(config, 3, 20, prompts, [4, 1, 6])
+        got = drive(search, table_model(20, 0), prompts)
+        assert [len(row.tokens) for row in got] == [4, 1, config.max_new_tokens or 6]
+    for room in ([1, 2], [1, 0, 1], 0):
+        with pytest.raises(ValueError, match="3 prompts for a batch of 3"):
+            make_search(GenerationConfig(), 3, 20, prompts, room)
+
+
 def test_results_before_the_end(table_model: Any) -> None:
     """An interrupted request still has an answer."""
     model = table_model(20, 0)
