@@ -103,7 +103,7 @@ def _files(manifest: Manifest) -> list[str]:
 def _generation(config: GenerationConfig) -> list[str]:
     """List what the checkpoint sets; fields left at their defaults say nothing about it."""
     default = type(config)()
-    rows = [["generation", "default"]]
+    rows = [["generation", "value"]]
     for field in fields(config):
         value = getattr(config, field.name)
         if value != getattr(default, field.name):
