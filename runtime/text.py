@@ -182,7 +182,8 @@ class StreamDecoder:
         """Start an empty text."""
         self._tokenizer = tokenizer
         self._window: list[int] = []
-        self._sent = 0  # characters of the window's text that have been handed out
+        self._sent = 0  # characters of the window's text that are done with
+        self._broken = 0  # replacement characters among them that have not been handed out
 
     def push(self, token: int) -> str:
         """Add one token and return the text that is certain now, which may be empty.
@@ -202,8 +203,12 @@ class StreamDecoder:
             return ""
         text = tokenizer._decode(self._window)
         certain = len(text) - text.endswith(_REPLACEMENT)  # half a character decodes to one of them
-        chunk = text[self._sent : certain]
+        fresh = text[self._sent : certain]
         self._sent = max(self._sent, certain)
+        # Broken bytes are certain as well, but wait for company: no chunk ends in their sign.
+        visible = fresh.rstrip(_REPLACEMENT)
+        chunk = _REPLACEMENT * self._broken + visible if visible else ""
+        self._broken = len(fresh) - len(visible) + (0 if visible else self._broken)
         if len(self._window) > _WINDOW:
             self._forget(text)
         return chunk
@@ -211,8 +216,8 @@ class StreamDecoder:
     def flush(self) -> str:
         """Return what was held back and start over with an empty text."""
         text = self._tokenizer._decode(self._window) if self._window else ""
-        chunk = text[self._sent :]
-        self._window, self._sent = [], 0
+        chunk = _REPLACEMENT * self._broken + text[self._sent :]
+        self._window, self._sent, self._broken = [], 0, 0
         return chunk
 
     def _forget(self, text: str) -> None:

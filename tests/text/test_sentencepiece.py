@@ -34,11 +34,16 @@ def processor(model: bytes) -> Any:
     return sentencepiece.SentencePieceProcessor(model_proto=model)
 
 
+def parse_with_protobuf(data: bytes) -> Any:
+    messages: Any = sentencepiece_model_pb2
+    return messages.ModelProto.FromString(data)
+
+
 @pytest.mark.parametrize("name", ["t5_model", "mt5_model", "llama_model"])
 def test_the_reader_agrees_with_protobuf(name: str, request: pytest.FixtureRequest) -> None:
     data = request.getfixturevalue(name)
     ours = parse_sentencepiece(data)
-    theirs = sentencepiece_model_pb2.ModelProto.FromString(data)
+    theirs = parse_with_protobuf(data)
     assert [(p.text, p.score, int(p.kind)) for p in ours.pieces] == [
         (p.piece, p.score, p.type) for p in theirs.pieces
     ]
@@ -162,7 +167,7 @@ def test_the_same_files_give_the_same_bytes(t5_model: bytes, folder: Callable[..
 def test_what_cannot_be_converted_is_refused(
     change: Callable[[Any], None], reason: str, t5_model: bytes, folder: Callable[..., Path]
 ) -> None:
-    model = sentencepiece_model_pb2.ModelProto.FromString(t5_model)
+    model = parse_with_protobuf(t5_model)
     change(model)
     path = folder(spiece__model=model.SerializeToString())
     with pytest.raises(CheckpointError, match=reason) as raised:
