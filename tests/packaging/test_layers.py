@@ -1,0 +1,52 @@
+"""Knowledge flows in one direction: which part may import which (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FORBIDDEN = {
+    "runtime": ("edgedec.export", "edgedec.quantize", "huggingface_hub", "onnxscript", "onnx_ir"),
+    "devices": ("edgedec.export", "huggingface_hub"),
+    "quantize": ("edgedec.export.families", "huggingface_hub"),
+    "kernels": ("edgedec.export", "edgedec.runtime", "huggingface_hub"),
+    "export": ("edgedec.cli",),
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_no_import_against_the_direction(root: Path, folder: str) -> None:
+    wrong = [
+        f"{path.relative_to(root)} imports {name}"
+        for path in (root / folder).rglob("*.py")
+        for name in imports(path)
+        if f"{name}.".startswith(tuple(f"{module}." for module in FORBIDDEN[folder]))
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_transformers_is_for_tests_only(root: Path, folder: str) -> None:
+    found = {name.split(".")[0] for path in (root / folder).rglob("*.py") for name in imports(path)}
+    assert "transformers" not in found
+
+
+def test_families_contain_no_graph_code(root: Path) -> None:
+    for path in (root / "export" / "families").glob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & {
+            "onnx",
+            "onnx_ir",
+            "onnxscript",
+        }
