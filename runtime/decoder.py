@@ -95,7 +95,8 @@ class Decoding:
         Args:
             tokens: int64 ``[rows, T']``, T' >= 1; rows with fewer are padded at the end.
             plan: which stages run.
-            counts: int64 ``[rows]``, how many of the T' belong to the row; all by default.
+            counts: int64 ``[rows]``, how many of the T' belong to the row (0 for one that has
+                ended); all by default.
             want_logits: also return logits, not only the greedy choice.
         """
         rows, new = tokens.shape
@@ -107,7 +108,7 @@ class Decoding:
         if counts is None:
             counts = self._all_new
         self._tokens[:] = tokens
-        self._picked[:, 0] = counts - 1
+        self._picked[:, 0] = np.maximum(counts - 1, 0)
         for index in plan.stages:
             stage, session = self._stages[index]
             # Read by pointer: where each row's new tokens go in this stage's caches.

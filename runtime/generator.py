@@ -22,6 +22,7 @@ from edgedec.runtime.search.protocol import FinishReason
 from edgedec.runtime.text import Tokenizer
 
 Input = str | Sequence[int]
+BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,21 @@ class Generator:
         """How the checkpoint wants to be decoded."""
         return self.bundle.manifest.generation
 
-    def generate(self, inputs: Input | Sequence[Input], **options: Any) -> list[Result]:
-        """Generate for one input or a batch, decoded side by side.
+    def generate(
+        self,
+        inputs: Input | Sequence[Input],
+        *,
+        batch_size: int = BATCH_SIZE,
+        first_row: int = 0,
+        **options: Any,
+    ) -> list[Result]:
+        """Generate for one input or several.
 
         Args:
             inputs: texts, or lists of token ids (special tokens included); one or several.
+            batch_size: how many inputs are decoded side by side at most.
+            first_row: number of the first input among all that the caller runs in several calls;
+                sampling with a seed draws the same tokens however they are divided.
             options: fields of `GenerationConfig`, over the checkpoint's own.
 
         Returns:
@@ -131,17 +142,18 @@ class Generator:
         Raises:
             InputError: an input that is empty, too long or no text, or an option out of range.
         """
+        if batch_size < 1:
+            raise InputError(f"batch_size must be a whole number of at least 1, not {batch_size}.")
         config = self.defaults.override(**options)
         sources = [self._encode(item) for item in _as_batch(inputs)]
-        if not sources:
-            return []
-        search, run = self._start(sources, config)
-        for _ in run:
-            pass
-        return [
-            Result(self._text(h.tokens), h.tokens, h.score, h.finish_reason)
-            for h in search.results()
-        ]
+        found = []
+        for begin in range(0, len(sources), batch_size):
+            batch = sources[begin : begin + batch_size]
+            search, run = self._start(batch, config, first_row + begin)
+            for _ in run:
+                pass
+            found += search.results()
+        return [Result(self._text(h.tokens), h.tokens, h.score, h.finish_reason) for h in found]
 
     def stream(self, item: Input, **options: Any) -> Iterator[Chunk]:
         """Generate for one input, yielding every token as soon as it is known.
@@ -152,7 +164,7 @@ class Generator:
         config = self.defaults.override(**options)
         if config.num_beams > 1:
             raise InputError("beam search cannot stream: use num_beams=1.")
-        search, run = self._start([self._encode(item)], config)
+        search, run = self._start([self._encode(item)], config, 0)
         decoder = self._tokenizer.decoder() if self._tokenizer is not None else None
         sent = 0
         for _ in run:
@@ -174,7 +186,7 @@ class Generator:
         return self._decoder.start(memory, rows)
 
     def _start(
-        self, sources: list[list[int]], config: GenerationConfig
+        self, sources: list[list[int]], config: GenerationConfig, first_row: int
     ) -> tuple[Search, Iterator[None]]:
         """Check the lengths, build the search, and return it with the loop that drives it."""
         io = self._interface
@@ -195,15 +207,13 @@ class Generator:
             prompts = sources
         for token in {t for p in prompts for t in p}:
             self._check_id(token)
-        steps = max(config.step_limit(len(p), io.max_target) for p in prompts)
-        if io.max_target is not None:
-            steps = min(steps, io.max_target - max(len(p) for p in prompts))
         search = make_search(
             config,
             batch=len(sources),
             vocab_size=io.vocab_size,
             prompts=prompts,
-            max_steps=steps,
+            max_steps=[config.step_limit(len(p), io.max_target) for p in prompts],
+            first_row=first_row,
         )
         return search, self._run(search, sources, prompts, config)
 
@@ -236,6 +246,8 @@ class Generator:
             output = decoding.step(
                 choice.tokens[:, None],
                 self._policy.plan(step, {}),
+                # What is fed to a row that has ended is no context, and takes no room.
+                counts=np.repeat(~choice.finished, beams).astype(np.int64),
                 want_logits=search.needs_logits,
             )
 

@@ -35,6 +35,7 @@ class FakeGenerator:
     """Answers each text with the same text in capitals, `|` becoming a line end."""
 
     calls: list[tuple[list[Any], dict[str, Any]]] = field(default_factory=list)
+    first_rows: list[int] = field(default_factory=list)
     files: tuple[str, ...] = ("tokenizer.json",)
 
     @property
@@ -42,8 +43,18 @@ class FakeGenerator:
         """What `edgedec run` looks up in the manifest."""
         return SimpleNamespace(manifest=SimpleNamespace(files=self.files))
 
-    def generate(self, inputs: Sequence[str | list[int]], **options: Any) -> list[Answer]:
-        self.calls.append((list(inputs), options))
+    def generate(
+        self,
+        inputs: Sequence[str | list[int]],
+        *,
+        batch_size: int,
+        first_row: int,
+        **options: Any,
+    ) -> list[Answer]:
+        if inputs:
+            assert batch_size == len(inputs)
+            self.first_rows.append(first_row)
+            self.calls.append((list(inputs), options))
         return [self._answer(item) for item in inputs]
 
     def stream(self, item: str | list[int], **options: Any) -> Iterator[Piece]:

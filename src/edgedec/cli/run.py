@@ -111,9 +111,8 @@ def command(
         with Bar("generating", total, unit="lines", shown=shown) as bar:
             index = 0
             for batch in lines.batches(inputs, size):
-                for prompt, result in zip(
-                    batch, _generate(generator, batch, given, ids), strict=True
-                ):
+                results = _generate(generator, batch, index, given, ids)
+                for prompt, result in zip(batch, results, strict=True):
                     if as_json:
                         line = _record(index, prompt, result)
                     else:
@@ -168,11 +167,12 @@ def _prompt(text: str, ids: bool) -> str | list[int]:
 
 
 def _generate(
-    generator: Generator, batch: list[str], options: dict[str, Any], ids: bool
+    generator: Generator, batch: list[str], first: int, options: dict[str, Any], ids: bool
 ) -> list[Result | None]:
     """Run one batch; the result of a blank input is None, as it never reaches the model."""
     prompts = [_prompt(text, ids) for text in batch if text.strip()]
-    results = iter(generator.generate(prompts, **options) if prompts else [])
+    size = max(1, len(prompts))
+    results = iter(generator.generate(prompts, batch_size=size, first_row=first, **options))
     return [next(results) if text.strip() else None for text in batch]
 
 
