@@ -131,11 +131,11 @@ def _piece(data: memoryview) -> Piece:
     text, score, kind = "", 0.0, Kind.NORMAL
     for number, wire_type, value in fields(data):
         if isinstance(value, int):
-            if (number, wire_type) == (3, VARINT):
+            if number == 3 and wire_type == VARINT:
                 kind = Kind(value)
-        elif (number, wire_type) == (1, LENGTH):
+        elif number == 1 and wire_type == LENGTH:
             text = str(value, "utf-8")
-        elif (number, wire_type) == (2, FIXED32):
+        elif number == 2 and wire_type == FIXED32:
             (score,) = struct.unpack("<f", value)
     if not text or not math.isfinite(score):
         raise ValueError(f"a piece with text {text!r} and score {score}")

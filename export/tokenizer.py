@@ -21,11 +21,13 @@ _FAMILIES = {
     "T5Tokenizer": "t5",
     "MT5Tokenizer": "t5",
     "LlamaTokenizer": "llama",
+    "CodeLlamaTokenizer": "llama",
     "MarianTokenizer": "marian",
     "ByT5Tokenizer": "byt5",
     "GPT2Tokenizer": "gpt2",
     "BartTokenizer": "bart",
     "RobertaTokenizer": "bart",
+    "LEDTokenizer": "bart",
     "Qwen2Tokenizer": "qwen2",
     "t5": "t5",
     "mt5": "t5",
@@ -40,6 +42,8 @@ _FAMILIES = {
     "roberta": "bart",
     "qwen2": "qwen2",
 }
+# Classes that say nothing about the kind of vocabulary.
+_NO_CLASS = ("", "PreTrainedTokenizer", "TokenizersBackend", "SentencePieceBackend")
 _OTHER_FILES = ("vocab.txt", "tekken.json", "sentencepiece.model", "tiktoken.model", "vocab.spm")
 _PROBE = "Hello, wörld! \u4f60\u597d \U0001f642 1234\n\te\u0301"
 
@@ -86,7 +90,7 @@ def _convert(settings: Settings, config: Mapping[str, Any]) -> tuple[bytes, Path
     """Return the tokenizer and the file it came from."""
     folder = settings.folder
     model_type = config.get("model_type")
-    family = _FAMILIES.get(settings.kind) or _FAMILIES.get(str(model_type))
+    family = _FAMILIES.get(str(model_type) if settings.kind in _NO_CLASS else settings.kind)
     if model_type == "opt" and family == "gpt2":
         family = "opt"  # OPT names GPT-2's class
     if family == "byt5":

@@ -105,10 +105,10 @@ def convert_byt5(settings: Settings) -> bytes:
     vocabulary = {text: index for index, text in enumerate(specials.values())}
     alphabet = _byte_alphabet()
     vocabulary |= {alphabet[byte]: byte + _BYT5_OFFSET for byte in range(256)}
-    count = settings.options.get("extra_ids")
+    count = settings.count("extra_ids")
     # Files written by the tokenizer itself say 0, since the tokens are then listed one by one.
     if not settings.extra_special and not settings.added:
-        for number in range(int(count or _BYT5_EXTRA)):
+        for number in range(count or _BYT5_EXTRA):
             vocabulary[f"<extra_id_{number}>"] = len(vocabulary)
     added = settle(settings, vocabulary, specials)
     for text, index in vocabulary.items():

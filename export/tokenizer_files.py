@@ -19,6 +19,8 @@ from edgedec.export.tokenizer_json import AddedToken
 # New tokens get their ids in this order.
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
+_LARGEST_COUNT = 100_000
+
 PLACEHOLDER = "\U0010fffe"  # a noncharacter: no text holds it, so no text matches a piece with it
 
 
@@ -43,6 +45,20 @@ class Settings:
         """Return a yes-or-no option; null means the default."""
         value = self.options.get(name)
         return default if value is None else bool(value)
+
+    def count(self, name: str) -> int | None:
+        """Return a number of tokens, or None where the files do not say.
+
+        Raises:
+            CheckpointError: the value is not a sensible number.
+        """
+        value = self.options.get(name)
+        if value is None or (type(value) is int and 0 <= value <= _LARGEST_COUNT):
+            return value
+        raise CheckpointError(
+            f"{self.folder / 'tokenizer_config.json'} says {name} = {value!r}, which is not a"
+            f" number from 0 to {_LARGEST_COUNT}; correct it."
+        )
 
 
 def read_settings(folder: Path, config: Mapping[str, Any]) -> Settings:

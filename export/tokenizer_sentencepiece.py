@@ -41,11 +41,12 @@ def convert_t5(path: Path, settings: Settings, config: Mapping[str, Any]) -> byt
     texts = {piece.text for piece in model.pieces}
     # mT5 has its sentinels among the pieces.
     own = "<extra_id_0>" in texts or f"{SPACE}<extra_id_0>" in texts
-    count = settings.options.get("extra_ids")
+    count = settings.count("extra_ids")
     if count is None:
-        room = config.get("vocab_size", len(model.pieces) + _EXTRA_IDS) - len(model.pieces)
-        count = _EXTRA_IDS if room >= _EXTRA_IDS and not own else 0
-    sentinels = [f"<extra_id_{number}>" for number in reversed(range(int(count)))]
+        size = config.get("vocab_size")
+        fits = not isinstance(size, int) or size >= len(model.pieces) + _EXTRA_IDS
+        count = _EXTRA_IDS if fits and not own else 0
+    sentinels = [f"<extra_id_{number}>" for number in reversed(range(count))]
     extra = [Piece(text, 0.0, Kind.CONTROL) for text in sentinels if text not in texts]
     names = {"eos_token": "</s>", "pad_token": "<pad>"}
     return _convert(path, model, settings, names, extra=extra, prefix="always", after="eos_token")

@@ -76,6 +76,8 @@ def signed(value: int) -> int:
 def _varint(view: memoryview, at: int) -> tuple[int, int]:
     """Return the base-128 integer that starts at byte ``at`` and the position after it."""
     end = len(view)
+    if at < end and view[at] < 0x80:  # nearly all of them, in a file with a million
+        return view[at], at + 1
     value = shift = 0
     for here in range(at, min(at + _LARGEST_VARINT, end)):
         byte = view[here]

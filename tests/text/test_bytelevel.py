@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import transformers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.text.conftest import SENTENCES, TEXTS, merges_text
 
@@ -128,6 +128,7 @@ def test_byt5(listed: bool, folder: Callable[..., Path]) -> None:
     assert ours.encode(["aé"]) == [[100, 198, 172, 1]]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 383), max_size=30))
 def test_byt5_decodes_any_ids_like_transformers(ids: list[int]) -> None:
     config = {"tokenizer_class": "ByT5Tokenizer"}

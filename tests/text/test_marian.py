@@ -16,6 +16,8 @@ from edgedec.errors import CheckpointError
 from edgedec.export.tokenizer import convert_tokenizer
 from edgedec.runtime.text import Tokenizer
 
+pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+
 CONFIG = {"model_type": "marian", "vocab_size": 5000}
 CODES = [">>fra<<", ">>deu<<"]
 
@@ -56,7 +58,6 @@ def convert(path: Path) -> Tokenizer:
     return Tokenizer.from_bytes(files.tokenizer)
 
 
-@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 def test_ids_and_texts(
     checkpoint: Path, models: tuple[bytes, bytes], joint: dict[str, int]
 ) -> None:

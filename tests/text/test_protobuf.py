@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedec.runtime.protobuf import FIXED32, FIXED64, LENGTH, VARINT, fields, signed, varints
@@ -39,11 +39,13 @@ FIELDS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(FIELDS, max_size=20))
 def test_round_trip(message: list[tuple[int, int, int | bytes]]) -> None:
     assert plain(b"".join(encode(*field) for field in message)) == message
 
 
+@settings(deadline=None)
 @given(st.lists(FIELDS, min_size=1, max_size=5), st.data())
 def test_a_cut_message_is_refused_or_ends_between_fields(
     message: list[tuple[int, int, int | bytes]], data: st.DataObject
@@ -59,6 +61,7 @@ def test_a_cut_message_is_refused_or_ends_between_fields(
             plain(joined[:cut])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=500))
 def test_random_bytes_yield_fields_or_a_value_error(data: bytes) -> None:
     try:
@@ -68,11 +71,13 @@ def test_random_bytes_yield_fields_or_a_value_error(data: bytes) -> None:
     assert len(found) <= len(data)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, (1 << 64) - 1)))
 def test_packed_integers(values: list[int]) -> None:
     assert list(varints(b"".join(map(varint, values)))) == values
 
 
+@settings(deadline=None)
 @given(st.integers(-(1 << 63), (1 << 63) - 1))
 def test_signed(value: int) -> None:
     assert signed(struct.unpack("<Q", struct.pack("<q", value))[0]) == value

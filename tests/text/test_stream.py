@@ -57,7 +57,9 @@ def chunks_of(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
     return [*(decoder.push(token) for token in ids), decoder.flush()]
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_joined_chunks_are_the_text(tokenizer: Tokenizer, data: st.DataObject) -> None:
     size = tokenizer.vocab_size
@@ -72,7 +74,9 @@ def test_joined_chunks_are_the_text(tokenizer: Tokenizer, data: st.DataObject) -
     assert not any(chunk.endswith("\ufffd") for chunk in chunks[:-1])
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(texts=st.lists(st.one_of(st.sampled_from(TEXTS + SENTENCES), st.text()), max_size=4))
 def test_texts(tokenizer: Tokenizer, texts: list[str]) -> None:
     text = " ".join(texts).encode("utf-8", "replace").decode()
@@ -85,7 +89,7 @@ def test_long_texts(tokenizer: Tokenizer) -> None:
     assert "".join(chunks_of(tokenizer, ids)) == tokenizer.decode(ids)
 
 
-@pytest.mark.parametrize("kind", ["byt5", "gpt2"], indirect=False)
+@pytest.mark.parametrize("kind", ["byt5", "gpt2"])
 def test_text_comes_as_early_as_it_can(
     kind: str, byte_pairs: Any, folder: Callable[..., Path]
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.text.conftest import TEXTS
 
@@ -87,6 +87,7 @@ def test_vocab_size_counts_gaps() -> None:
     assert sparse.id_of("c") is None
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_comes_back_through_bytes(text: str) -> None:
     files = convert_tokenizer(Path("nowhere"), {"tokenizer_class": "ByT5Tokenizer"})
@@ -108,6 +109,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
         Tokenizer.open(tmp_path)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damaged_files_end_in_one_sentence(
     content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
