@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,27 @@ def test_wide_beams_find_the_best_of_all_sequences(
         assert found.score == pytest.approx(best[0], rel=1e-5)
 
 
+def test_never_hopes_for_no_more_than_is_possible(drive: Drive) -> None:
+    """A negative penalty makes length costly, so hope is measured at the present length."""
+    tables = {
+        (0,): [0.003, 0.135, 0.860, 0.002],
+        (0, 2): [0.003, 0.290, 0.002, 0.705],
+        (0, 2, 3): [0.02, 0.95, 0.02, 0.01],
+    }
+
+    def model(prefix: Sequence[int]) -> NDArray[np.float32]:
+        return np.log(np.array(tables.get(tuple(prefix), [0.25] * 4), np.float32))
+
+    config = GenerationConfig(
+        num_beams=2, length_penalty=-1, early_stopping="never", eos_token_ids=(1,),
+        max_new_tokens=14,
+    )  # fmt: skip
+    # two beams have ended before: [1] with -2.00 and [2, 1] with -2.78
+    (found,) = drive(make_search(config, 1, 4, [[0]], 99), model, [[0]])
+    assert found.tokens == [2, 3, 1]
+    assert found.score == pytest.approx(3 * math.log(0.860 * 0.705 * 0.95), rel=1e-5)
+
+
 def test_one_beam_is_greedy(drive: Drive, table_model: Any) -> None:
     for seed in range(20):
         model = table_model(20, seed, boost={1: 2.0})
@@ -212,6 +234,36 @@ def test_first_beam_step_takes_one_row_for_each_input(table_model: Any) -> None:
     assert short.parents.tolist() == [0, 0, 0, 3, 3, 3]
 
 
+def test_ends_leave_enough_beams_to_run_on() -> None:
+    """Even if the most probable tokens of all beams are all ends."""
+    logits = np.zeros((3, 40), np.float32)
+    logits[:, 1:4] = 9
+    logits[:, 20:] = -9
+    config = GenerationConfig(
+        num_beams=3, eos_token_ids=(1, 2, 3), early_stopping="never", length_penalty=9
+    )
+    search = make_search(config, 1, 40, [[0]], 9)
+    first = search.advance(None, logits)
+    assert first.tokens.tolist() == [0, 4, 5]
+    second = search.advance(None, logits)
+    assert second.tokens.tolist() == [0, 4, 5]
+    assert second.parents is not None
+    assert second.parents.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_finished_rows_are_fed_padding(beams: int) -> None:
+    config = GenerationConfig(num_beams=beams, pad_token_id=7)
+    search = make_search(config, 2, 20, [[0], [0]], [1, 3])
+    logits = np.random.default_rng(0).normal(size=(2 * beams, 20)).astype(np.float32)
+    search.advance(logits.argmax(axis=1), logits)
+    step = search.advance(logits.argmax(axis=1), logits)
+    assert step.tokens[:beams].tolist() == [7] * beams
+    assert step.tokens[beams] != 7
+    if step.parents is not None:
+        assert step.parents[:beams].tolist() == list(range(beams))
+
+
 def test_equal_scores_go_to_the_lowest_token() -> None:
     flat = np.zeros((2, 300), np.float32)
     beams = make_search(GenerationConfig(num_beams=2, eos_token_ids=(1,)), 1, 300, [[0]], 9)
@@ -261,6 +313,10 @@ def test_room_for_each_row(options: dict[str, Any], drive: Drive, table_model: A
         search = make_search(config, 3, 20, prompts, [4, 1, 6])
         got = drive(search, table_model(20, 0), prompts)
         assert [len(row.tokens) for row in got] == [4, 1, config.max_new_tokens or 6]
+        # the padding of short rows is the end-of-sequence token, but they did not end by it
+        endless = replace(config, eos_token_ids=(19,), suppress_tokens=(19,))
+        got = drive(make_search(endless, 3, 20, prompts, [4, 1, 6]), table_model(20, 0), prompts)
+        assert {row.finish_reason for row in got} == {"length"}
     for room in ([1, 2], [1, 0, 1], 0):
         with pytest.raises(ValueError, match="3 prompts for a batch of 3"):
             make_search(GenerationConfig(), 3, 20, prompts, room)
@@ -330,7 +386,7 @@ def test_draws_follow_the_distribution(top_k: int, top_p: float) -> None:
     logits = np.random.default_rng(1).normal(size=20).astype(np.float32)
     sampler = Sampler(1, temperature=0.8, top_k=top_k, top_p=top_p, seed=11)
     wanted = np.ones(1, np.bool_)
-    drawn = [int(sampler(logits[None], wanted)[0]) for _ in range(8000)]
+    drawn = [int(sampler(logits[None], wanted)[0]) for _ in range(4000)]
     ids, probabilities = distribution(logits, 0.8, top_k, top_p)
     assert set(drawn) == set(ids.tolist())
     counts = np.bincount(drawn, minlength=20)[ids]

@@ -167,6 +167,25 @@ def test_large_vocabulary(
         assert [g.score for g in got] == pytest.approx([w[1] for w in want], rel=2e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("early_stopping", [False, "never"])
+@pytest.mark.parametrize("length_penalty", [-2.0, -1.0, 2.0])
+def test_when_to_stop(
+    length_penalty: float, early_stopping: bool | str, drive: Drive, table_model: Any
+) -> None:
+    """Few beams, a far limit and likely ends: the result hangs on when the search gives up."""
+    options = {
+        "pad_token_id": PAD, "eos_token_id": EOS, "num_beams": 2, "max_new_tokens": 14,
+        "length_penalty": length_penalty, "early_stopping": early_stopping,
+    }  # fmt: skip
+    ours = GenerationConfig.from_huggingface(options, {})
+    batch = [[token, token + 1] for token in range(4, 14)]
+    for seed in range(6):
+        model = table_model(VOCAB, seed, scale=1.5, boost={PAD: -40, EOS: 2})
+        got = drive(make_search(ours, len(batch), VOCAB, batch, 100), model, batch)
+        want = reference(wrap(model), batch, options, [EOS])
+        assert [g.tokens for g in got] == [w[0] for w in want]
+
+
 def tiny_t5() -> Any:
     return transformers.T5ForConditionalGeneration(
         transformers.T5Config(
