@@ -52,6 +52,9 @@ TEXTS = [
 ]
 
 
+LANGUAGE_CODES = [">>fra<<", ">>deu<<"]
+
+
 def corpus(seed: int = 0, lines: int = 1500) -> list[str]:
     """Lines of shuffled words of the sentences above."""
     source = random.Random(seed)
@@ -73,6 +76,13 @@ def train_sentencepiece(lines: list[str], **options: Any) -> bytes:
         **options,
     )
     return model.getvalue()
+
+
+def pieces_of(model: bytes) -> list[str]:
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    return [processor.id_to_piece(index) for index in range(processor.get_piece_size())]
 
 
 @pytest.fixture(scope="session")
@@ -127,6 +137,24 @@ def byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
     model.train_from_iterator(corpus(3), trainer)
     content = json.loads(model.to_str())["model"]
     return content["vocab"], [tuple(pair) for pair in content["merges"]]
+
+
+@pytest.fixture(scope="session")
+def marian_models() -> tuple[bytes, bytes]:
+    """Source: the European languages; target: all of them."""
+    european = [line for line in corpus(11) if max(line) < "\u0900"]
+    options = {"model_type": "unigram", "bos_id": -1, "unk_id": 0, "eos_id": 1}
+    source = train_sentencepiece(european, vocab_size=500, **options)
+    return source, train_sentencepiece(corpus(12), vocab_size=700, **options)
+
+
+@pytest.fixture(scope="session")
+def marian_joint(marian_models: tuple[bytes, bytes]) -> dict[str, int]:
+    """Ids in an order of their own: eos, unk, pieces of both by text, language codes, pad."""
+    pieces = {piece for model in marian_models for piece in pieces_of(model)} - {"</s>", "<unk>"}
+    backwards = sorted(pieces, key=lambda piece: piece[::-1])
+    tokens = ["</s>", "<unk>", *backwards, *LANGUAGE_CODES, "<pad>"]
+    return {token: index for index, token in enumerate(tokens)}
 
 
 @pytest.fixture

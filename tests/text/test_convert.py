@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sentencepiece
+import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.text.conftest import TEXTS, train_sentencepiece
@@ -32,9 +33,29 @@ def test_a_tokenizer_json_is_taken_as_it_is(folder: Callable[..., Path], t5_mode
         convert_tokenizer(path, {"vocab_size": 1})
 
 
+def test_what_transformers_saves(
+    folder: Callable[..., Path],
+    t5_model: bytes,
+    llama_model: bytes,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    path = folder(spiece__model=t5_model, tokenizer__model=llama_model)
+    for kind in (transformers.T5Tokenizer, transformers.LlamaTokenizer):
+        theirs: Any = kind.from_pretrained(path, add_bos_token=True)
+        saved = tmp_path_factory.mktemp("saved")
+        theirs(["long enough to be cut"], truncation=True, max_length=3)
+        theirs.save_pretrained(saved)
+        assert (saved / "tokenizer.json").exists()
+        files = convert_tokenizer(saved, {"vocab_size": len(theirs)})
+        assert files is not None
+        assert files.config is not None
+        ours = Tokenizer.from_bytes(files.tokenizer)
+        assert ours.encode(TEXTS) == theirs(TEXTS)["input_ids"]
+
+
 def test_ids_of_the_post_processor_count(folder: Callable[..., Path]) -> None:
     special = {"id": "</s>", "ids": [77], "tokens": ["</s>"]}
-    template = {"type": "TemplateProcessing", "special_tokens": {"</s>": special}}
+    template: dict[str, Any] = {"type": "TemplateProcessing", "special_tokens": {"</s>": special}}
     template["single"] = [
         {"Sequence": {"id": "A", "type_id": 0}},
         {"SpecialToken": {"id": "</s>", "type_id": 0}},

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sentencepiece
 import transformers
-from tests.text.conftest import SENTENCES, TEXTS, corpus, train_sentencepiece
+from tests.text.conftest import LANGUAGE_CODES, SENTENCES, TEXTS, pieces_of
 
 from edgedec.errors import CheckpointError
 from edgedec.export.tokenizer import convert_tokenizer
@@ -19,37 +18,14 @@ from edgedec.runtime.text import Tokenizer
 pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 
 CONFIG = {"model_type": "marian", "vocab_size": 5000}
-CODES = [">>fra<<", ">>deu<<"]
-
-
-def pieces_of(model: bytes) -> list[str]:
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    return [processor.id_to_piece(index) for index in range(processor.get_piece_size())]
-
-
-@pytest.fixture(scope="session")
-def models() -> tuple[bytes, bytes]:
-    """Source: the European languages; target: all of them."""
-    european = [line for line in corpus(11) if max(line) < "\u0900"]
-    options = {"model_type": "unigram", "bos_id": -1, "unk_id": 0, "eos_id": 1}
-    source = train_sentencepiece(european, vocab_size=500, **options)
-    return source, train_sentencepiece(corpus(12), vocab_size=700, **options)
-
-
-@pytest.fixture(scope="session")
-def joint(models: tuple[bytes, bytes]) -> dict[str, int]:
-    """Ids in an order of their own: eos, unk, pieces of both by text, language codes, pad."""
-    pieces = {piece for model in models for piece in pieces_of(model)} - {"</s>", "<unk>"}
-    tokens = ["</s>", "<unk>", *sorted(pieces, key=lambda piece: piece[::-1]), *CODES, "<pad>"]
-    return {token: index for index, token in enumerate(tokens)}
 
 
 @pytest.fixture
 def checkpoint(
-    models: tuple[bytes, bytes], joint: dict[str, int], folder: Callable[..., Path]
+    marian_models: tuple[bytes, bytes], marian_joint: dict[str, int], folder: Callable[..., Path]
 ) -> Path:
-    source, target = models
-    return folder(source__spm=source, target__spm=target, vocab__json=joint)
+    source, target = marian_models
+    return folder(source__spm=source, target__spm=target, vocab__json=marian_joint)
 
 
 def convert(path: Path) -> Tokenizer:
@@ -59,42 +35,46 @@ def convert(path: Path) -> Tokenizer:
 
 
 def test_ids_and_texts(
-    checkpoint: Path, models: tuple[bytes, bytes], joint: dict[str, int]
+    checkpoint: Path, marian_models: tuple[bytes, bytes], marian_joint: dict[str, int]
 ) -> None:
     ours: Any = convert(checkpoint)
     theirs = transformers.MarianTokenizer.from_pretrained(checkpoint)
-    assert ours.vocab_size == len(joint) == len(theirs)
-    known = set("".join(pieces_of(models[0])))
-    for text in [*TEXTS, *SENTENCES, *(f"{CODES[0]} {text}" for text in SENTENCES)]:
+    assert ours.vocab_size == len(marian_joint) == len(theirs)
+    known = set("".join(pieces_of(marian_models[0])))
+    for text in [*TEXTS, *SENTENCES, *(f"{LANGUAGE_CODES[0]} {text}" for text in SENTENCES)]:
         (ids,) = ours.encode([text])
         expected = theirs(text)["input_ids"]
         # A character that only the target model knows has a joint id, which transformers finds by
         # its text although SentencePiece called it unknown; here it stays unknown.
-        unknown = {joint[c] for c in text if c in joint and c not in known}
-        assert ids == [joint["<unk>"] if token in unknown else token for token in expected], text
+        unknown = {marian_joint[c] for c in text if c in marian_joint and c not in known}
+        assert ids == [
+            marian_joint["<unk>"] if token in unknown else token for token in expected
+        ], text
         assert ours.decode(ids).strip() == theirs.decode(ids, skip_special_tokens=True)
 
 
-def test_decoding_covers_the_target_language(checkpoint: Path, joint: dict[str, int]) -> None:
+def test_decoding_covers_the_target_language(
+    checkpoint: Path, marian_joint: dict[str, int]
+) -> None:
     ours = convert(checkpoint)
     theirs = transformers.MarianTokenizer.from_pretrained(checkpoint)
-    everything = list(range(len(joint)))
-    for start in range(0, len(joint), 40):
+    everything = list(range(len(marian_joint)))
+    for start in range(0, len(marian_joint), 40):
         ids = everything[start : start + 40]
         assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
-    assert ours.id_of(CODES[1]) == joint[CODES[1]]
+    assert ours.id_of(LANGUAGE_CODES[1]) == marian_joint[LANGUAGE_CODES[1]]
 
 
 def test_pieces_without_a_joint_id(
     checkpoint: Path,
-    joint: dict[str, int],
+    marian_joint: dict[str, int],
     folder: Callable[..., Path],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     (whole,) = convert(checkpoint).encode(["The quick"])
-    (piece,) = [text for text, index in joint.items() if index == whole[0]]
+    (piece,) = [text for text, index in marian_joint.items() if index == whole[0]]
     assert len(piece) > 2
-    smaller = {text: index for text, index in joint.items() if text != piece}
+    smaller = {text: index for text, index in marian_joint.items() if text != piece}
     with caplog.at_level(logging.WARNING):
         ours = convert(folder(vocab__json=smaller))
     assert "1 pieces of source.spm have no id" in caplog.text
@@ -132,3 +112,11 @@ def test_a_bpe_model_is_refused(checkpoint: Path, llama_model: bytes) -> None:
     (checkpoint / "source.spm").write_bytes(llama_model)
     with pytest.raises(CheckpointError, match="uses BPE"):
         convert(checkpoint)
+
+
+def test_what_transformers_saves(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    saved = tmp_path_factory.mktemp("saved")
+    transformers.MarianTokenizer.from_pretrained(checkpoint).save_pretrained(saved)
+    assert convert(saved).encode(SENTENCES) == convert(checkpoint).encode(SENTENCES)

@@ -15,7 +15,7 @@ from tests.text.conftest import SENTENCES, TEXTS, merges_text
 from edgedec.export.tokenizer import convert_tokenizer
 from edgedec.runtime.text import StreamDecoder, Tokenizer
 
-KINDS = ["t5", "mt5", "llama", "gpt2", "byt5", "wordpiece"]
+KINDS = ["t5", "mt5", "llama", "gpt2", "byt5", "marian", "wordpiece"]
 
 
 @pytest.fixture(scope="session", params=KINDS)
@@ -33,6 +33,11 @@ def tokenizer(
         vocabulary, merges = request.getfixturevalue("byte_pairs")
         (path / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
         (path / "merges.txt").write_text(merges_text(merges), encoding="utf-8")
+    elif kind == "marian":
+        source, _ = request.getfixturevalue("marian_models")
+        joint = json.dumps(request.getfixturevalue("marian_joint"))
+        (path / "source.spm").write_bytes(source)
+        (path / "vocab.json").write_text(joint, encoding="utf-8")
     else:
         name = "tokenizer.model" if kind == "llama" else "spiece.model"
         (path / name).write_bytes(request.getfixturevalue(f"{kind}_model"))
@@ -44,10 +49,13 @@ def tokenizer(
 def wordpiece() -> Tokenizer:
     """A vocabulary from elsewhere, with a decoder that joins words."""
     tokens = ["[UNK]", "hello", "##ing", "world", ",", "##s", "é", "##漢"]
-    model = {"type": "WordPiece", "vocab": {text: i for i, text in enumerate(tokens)}}
+    model: dict[str, Any] = {
+        "type": "WordPiece",
+        "vocab": {text: i for i, text in enumerate(tokens)},
+    }
     model |= {"unk_token": "[UNK]", "continuing_subword_prefix": "##"}
     decoder = {"type": "WordPiece", "prefix": "##", "cleanup": False}
-    content = {"version": "1.0", "decoder": decoder}
+    content: dict[str, Any] = {"version": "1.0", "decoder": decoder}
     content["model"] = model | {"max_input_chars_per_word": 100}
     return Tokenizer.from_bytes(json.dumps(content).encode())
 

@@ -42,7 +42,11 @@ def test_batches_equal_single_texts(tokenizer: Tokenizer) -> None:
 
 def test_nothing_is_cut_or_padded(content: dict[str, Any], tokenizer: Tokenizer) -> None:
     limit = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
-    padding = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None}
+    padding: dict[str, Any] = {
+        "strategy": {"Fixed": 9},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+    }
     padding |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"}
     stored = Tokenizer.from_bytes(
         json.dumps({**content, "truncation": limit, "padding": padding}).encode()
