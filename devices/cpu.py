@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedec.errors import BundleError, InputError
-from edgedec.runtime.session import Session
+from edgedec.runtime.session import Session, first_line
 
 MAX_DEFAULT_THREADS = 4
 """Decoding one sequence is bound by memory: more threads than this rarely help and often hurt."""
@@ -30,14 +30,17 @@ class Cpu:
             raise InputError(f"--threads {threads}: give a number from 1 to 1024.")
         try:
             session = onnxruntime.InferenceSession(
-                graph, _options(threads, shared), providers=["CPUExecutionProvider"]
+                graph,
+                _options(threads, shared),
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # which means a second try, and print() to standard output
             )
+            return Session(graph.name, session)
         except Exception as error:  # ONNX Runtime's exceptions share no other base
-            reason = str(error).strip().splitlines()[0]
             raise BundleError(
-                f"{graph.name} cannot be opened by ONNX Runtime {onnxruntime.__version__}: {reason}"
+                f"{graph.name} cannot be opened by ONNX Runtime {onnxruntime.__version__}: "
+                f"{first_line(error)}"
             ) from error
-        return Session(session)
 
 
 def device() -> Cpu:
@@ -58,7 +61,7 @@ def _options(threads: int, shared: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # warnings speak of graph internals; errors come as exceptions
+    options.log_severity_level = 4  # warnings speak of graph internals; errors come as exceptions
     # Shapes change from step to step, and a plan per shape would be kept for each.
     options.enable_mem_pattern = False
     if shared and threads > 1:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedec.runtime.cache import KVCache
+from edgedec.runtime.contract import check_head, check_stage
 from edgedec.runtime.depth.policy import Plan
 from edgedec.runtime.encoder import Memory
 from edgedec.runtime.manifest import Interface, Stage
@@ -35,11 +36,18 @@ class Decoder:
         stages: stages and their sessions; a single stage contains the head.
         head: session of the head, None with a single stage.
         interface: shapes of the graphs' contract.
+
+    Raises:
+        BundleError: a graph does not fit the interface.
     """
 
     def __init__(
         self, stages: Sequence[tuple[Stage, Session]], head: Session | None, interface: Interface
     ) -> None:
+        for stage, session in stages:
+            check_stage(session, interface, stage, with_head=head is None)
+        if head is not None:
+            check_head(head, interface)
         self._stages = stages
         self._head = head
         self._interface = interface

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.runtime.contract import check_encoder
 from edgedec.runtime.manifest import Interface
 from edgedec.runtime.session import Session, empty
 
@@ -29,9 +30,14 @@ class Memory:
 
 
 class Encoder:
-    """The encoder component of a bundle."""
+    """The encoder component of a bundle.
+
+    Raises:
+        BundleError: the graph does not fit the interface.
+    """
 
     def __init__(self, session: Session, interface: Interface) -> None:
+        check_encoder(session, interface)
         self._session = session
         self._interface = interface
 

@@ -1,28 +1,44 @@
 """Read from an ``.onnx`` file what must be checked before a runtime opens it.
 
-A bundle may come from a stranger: its graphs name files, offsets and lengths. This finds every such
-reference, wherever ONNX allows a tensor, and the operator sets, without the ``onnx`` package.
+A bundle may come from a stranger: its graphs name files, offsets and lengths, and may hold what
+makes a runtime loop, grow or crash. This walks the whole file without the ``onnx`` package, finds
+every reference to another file wherever ONNX allows a tensor, and refuses what no bundle needs.
 Field numbers are those of ``onnx.proto``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass
 
-from edgedec.runtime.protobuf import fields
+from edgedec.runtime.protobuf import fields, signed
 
 # Message -> field number -> message inside; everything else is skipped.
 NESTED: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 20: "training", 25: "function"},
-    "training": {1: "graph", 2: "graph"},
+    "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node", 11: "attribute"},
+    "function": {7: "node"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "attribute": {5: "tensor", 10: "tensor", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }
-MAX_DEPTH = 32
+REFUSED: dict[tuple[str, int], str] = {
+    ("model", 20): "training information",
+    ("attribute", 6): "a graph inside a node (If, Loop, Scan)",
+    ("attribute", 11): "graphs inside a node",
+    ("function", 11): "a function with default attributes",
+}
+DOMAINS = ("", "ai.onnx", "edgedec")
+"""Operator sets of bundles: the standard one (under both of its names) and our own."""
+LOWEST = {"Attention": {"q_num_heads": 1, "kv_num_heads": 1}, "GatherND": {"batch_dims": 0}}
+"""Operator -> attribute -> smallest value; ONNX Runtime 1.31 dies of smaller ones, and of 2**31."""
+EXTERNAL = {
+    "location": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*"),
+    "offset": re.compile(r"[0-9]{1,18}"),
+    "length": re.compile(r"[0-9]{1,18}"),
+    "checksum": re.compile(r"[0-9A-Fa-f]*"),
+}
+"""What may say where a tensor is stored: the name of a file beside the graph, and numbers."""
 
 
 @dataclass(frozen=True)
@@ -47,54 +63,109 @@ def read_onnx(data: bytes) -> OnnxFile:
     """Walk a serialized ModelProto.
 
     Raises:
-        ValueError: not a well-formed message, nested too deep, or a malformed reference.
+        ValueError: not a well-formed message, a malformed reference, or something that bundles must
+            not contain; the message says what.
     """
     opsets: dict[str, int] = {}
     for number, _, value in fields(data):
         if number == 8 and isinstance(value, memoryview):
-            domain, version = "", 0
-            for key, _, inner in fields(value):
-                if key == 1 and isinstance(inner, memoryview):
-                    domain = str(inner, "utf-8")
-                elif key == 2 and isinstance(inner, int):
-                    version = inner
+            domain, version = _opset(value)
+            if domain in opsets:
+                raise ValueError(f"operator set {domain!r} is named twice")
             opsets[domain] = version
-    return OnnxFile(opsets, tuple(_external(memoryview(data), "model", 0)))
+    external: list[ExternalData] = []
+    _walk(memoryview(data), "model", external, in_function=False)
+    return OnnxFile(opsets, tuple(external))
 
 
-def _external(data: memoryview, message: str, depth: int) -> Iterator[ExternalData]:
-    if depth > MAX_DEPTH:
-        raise ValueError("graphs are nested too deep")
+def _opset(data: memoryview) -> tuple[str, int]:
+    domain, version = "", 0
+    for number, _, value in fields(data):
+        if number == 1 and isinstance(value, memoryview):
+            domain = str(value, "utf-8")
+        elif number == 2 and isinstance(value, int):
+            version = signed(value)
+    if domain not in DOMAINS:
+        raise ValueError(f"operators of {domain!r} are not among edgedec's")
+    return domain, version
+
+
+def _walk(
+    data: memoryview, message: str, external: list[ExternalData], *, in_function: bool
+) -> None:
+    """Collect the references below a message; `NESTED` has no cycles, so its depth is bounded."""
     if message == "tensor":
         reference = _reference(data)
         if reference is not None:
-            yield reference
+            external.append(reference)
         return
+    if message == "node":
+        _check_node(data, in_function=in_function)
+    if message == "function":
+        in_function = True
     inside = NESTED[message]
     for number, _, value in fields(data):
+        if (message, number) in REFUSED:
+            raise ValueError(f"it contains {REFUSED[message, number]}")
         if number in inside and isinstance(value, memoryview):
-            yield from _external(value, inside[number], depth + 1)
+            _walk(value, inside[number], external, in_function=in_function)
+
+
+def _check_node(data: memoryview, *, in_function: bool) -> None:
+    """Refuse what makes ONNX Runtime 1.31 crash, or expand without end."""
+    op_type = domain = ""
+    integers: dict[str, int] = {}
+    for number, _, value in fields(data):
+        if number == 4 and isinstance(value, memoryview):
+            op_type = str(value, "utf-8", "replace")
+        elif number == 7 and isinstance(value, memoryview):
+            domain = str(value, "utf-8", "replace")
+        elif number == 5 and isinstance(value, memoryview):
+            _add_integer(value, integers)
+    if domain not in DOMAINS:
+        raise ValueError(f"operators of {domain!r} are not among edgedec's")
+    if in_function and domain == "edgedec":
+        raise ValueError("a function calls a function")
+    for name, lowest in LOWEST.get(op_type, {}).items():
+        if not lowest <= integers.get(name, lowest) < 1 << 31:
+            raise ValueError(f"{op_type} has {name} = {integers[name]}")
+
+
+def _add_integer(data: memoryview, integers: dict[str, int]) -> None:
+    """Note the value of an integer attribute."""
+    name, integer = "", 0
+    for number, _, value in fields(data):
+        if number == 1 and isinstance(value, memoryview):
+            name = str(value, "utf-8", "replace")
+        elif number == 3 and isinstance(value, int):
+            integer = signed(value)
+    integers[name] = integer
 
 
 def _reference(data: memoryview) -> ExternalData | None:
-    name, external, entries = "", False, {}
+    name, external, entries = "", False, dict[str, str]()
     for number, _, value in fields(data):
         if number == 8 and isinstance(value, memoryview):
             name = str(value, "utf-8", "replace")
         elif number == 14:
-            external = value == 1
+            external = value != 0
         elif number == 13 and isinstance(value, memoryview):
             pair = {n: str(v, "utf-8") for n, _, v in fields(value) if isinstance(v, memoryview)}
-            entries[pair.get(1, "")] = pair.get(2, "")
+            key = pair.get(1, "")
+            if key in entries:
+                raise ValueError(f"tensor {name!r} has two values for {key!r}")
+            entries[key] = pair.get(2, "")
     if not external and not entries:
         return None
+    for key, text in entries.items():
+        # Others exist, and make a runtime read other parts of files.
+        pattern = EXTERNAL.get(key)
+        if pattern is None or not pattern.fullmatch(text):
+            raise ValueError(f"tensor {name!r} is stored with {key} {text[:80]!r}")
     length = entries.get("length")
-    reference = ExternalData(
+    return ExternalData(
         tensor=name,
         location=entries.get("location", ""),
         offset=int(entries.get("offset", "0")),
         length=None if length is None else int(length),
     )
-    if reference.offset < 0 or (reference.length or 0) < 0:
-        raise ValueError(f"tensor {name!r} has a negative offset or length")
-    return reference

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgedec.errors import BundleError, InputError
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output as its graph declares it.
+
+    ``type`` is ONNX Runtime's word for it, such as ``tensor(int64)``; in ``shape``, a number is a
+    fixed length and anything else one that may vary.
+    """
+
+    type: str
+    shape: tuple[str | int | None, ...]
 
 
 class Session:
@@ -16,21 +31,19 @@ class Session:
     binding the same memory as input and output is what makes a cache update happen in place.
 
     Args:
+        name: the graph's file, for messages.
         inference: an ``onnxruntime.InferenceSession`` on a device that reads host memory.
     """
 
-    def __init__(self, inference: Any) -> None:
+    def __init__(self, name: str, inference: Any) -> None:
+        self.name = name
         self._inference = inference
         self._binding = inference.io_binding()
         self._outputs: Sequence[str] = ()
         # The runtime holds bare pointers: whatever is bound must live as long as its binding.
         self._alive: dict[str, NDArray[Any]] = {}
-        self.inputs: dict[str, list[str | int | None]] = {
-            i.name: list(i.shape) for i in inference.get_inputs()
-        }
-        self.outputs: dict[str, list[str | int | None]] = {
-            o.name: list(o.shape) for o in inference.get_outputs()
-        }
+        self.inputs = {i.name: Port(i.type, tuple(i.shape)) for i in inference.get_inputs()}
+        self.outputs = {o.name: Port(o.type, tuple(o.shape)) for o in inference.get_outputs()}
 
     def bind_input(self, name: str, array: NDArray[Any]) -> None:
         """Let an input read ``array`` (C-contiguous); later changes to it are seen."""
@@ -50,8 +63,30 @@ class Session:
             self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
     def run(self) -> None:
-        """Run once over what is bound."""
-        self._inference.run_with_iobinding(self._binding)
+        """Run once over what is bound.
+
+        Raises:
+            BundleError: the graph fails on it.
+            InputError: there is not enough memory for it.
+        """
+        try:
+            self._inference.run_with_iobinding(self._binding)
+        except Exception as error:  # ONNX Runtime's exceptions share no other base
+            reason = first_line(error)
+            if "alloc" in reason:
+                raise InputError(
+                    f"there is not enough memory to run {self.name} on this input: use a shorter "
+                    f"one, or fewer at a time ({reason})."
+                ) from error
+            raise BundleError(
+                f"{self.name} fails in ONNX Runtime ({reason}): export the bundle again."
+            ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What ONNX Runtime says, without the traces that some of its messages carry."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def empty(*shape: int) -> NDArray[np.float32]:

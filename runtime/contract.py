@@ -1,0 +1,124 @@
+"""What the graphs of a bundle must look like, checked before their buffers are bound by pointer.
+
+The manifest says how large the buffers are and the graphs say what they read and write; a bundle
+may come from a stranger, so the two are compared before anything runs. The contract itself is
+written down in ``docs/bundle.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from edgedec.errors import BundleError
+from edgedec.runtime.manifest import Interface, Stage
+from edgedec.runtime.session import Port, Session
+
+FLOAT, INT64 = "tensor(float)", "tensor(int64)"
+
+Expected = tuple[str, str, tuple[int | None, ...]]
+"""Name, type, and the lengths of the axes; those that are None may vary from run to run."""
+
+
+def check_encoder(session: Session, io: Interface) -> None:
+    """Compare the encoder with the interface.
+
+    Raises:
+        BundleError: with the graph, the input or output, and what is wrong with it.
+    """
+    inputs = (("input_ids", INT64, (None, None)), ("attention_mask", INT64, (None, None)))
+    _check(session.name, "input", session.inputs, inputs)
+    _check(session.name, "output", session.outputs, _memory(range(io.decoder_layers), io))
+
+
+def check_stage(session: Session, io: Interface, stage: Stage, *, with_head: bool) -> None:
+    """Compare a stage of the decoder with the interface; raises as `check_encoder`."""
+    inputs = _stage_inputs(io, stage, with_head=with_head, positions="positions" in session.inputs)
+    _check(session.name, "input", session.inputs, inputs)
+    outputs = _stage_outputs(io, stage, with_head=with_head)
+    _check(session.name, "output", session.outputs, outputs)
+
+
+def check_head(session: Session, io: Interface) -> None:
+    """Compare a head of its own with the interface; raises as `check_encoder`."""
+    _check(session.name, "input", session.inputs, (_hidden("hidden", io), _PICKED))
+    _check(session.name, "output", session.outputs, _scores(io))
+
+
+_PICKED: Expected = ("logit_positions", INT64, (None, None))
+
+
+def _hidden(name: str, io: Interface) -> Expected:
+    return name, FLOAT, (None, None, io.d_model)
+
+
+def _scores(io: Interface) -> tuple[Expected, ...]:
+    return (("next_token", INT64, (None, None)), ("logits", FLOAT, (None, None, io.vocab_size)))
+
+
+def _cache(prefix: str, layers: range, io: Interface) -> Iterator[Expected]:
+    for layer in layers:
+        for part in ("key", "value"):
+            yield f"{prefix.format(layer)}.{part}", FLOAT, (None, None, io.kv_width)
+
+
+def _memory(layers: range, io: Interface) -> Iterator[Expected]:
+    yield from _cache("cross.{}", layers, io)
+    yield "cross.mask", FLOAT, (None, 1, 1, None)
+
+
+def _stage_inputs(
+    io: Interface, stage: Stage, *, with_head: bool, positions: bool
+) -> Iterator[Expected]:
+    layers = range(stage.first, stage.last)
+    yield ("input_ids", INT64, (None, None)) if stage.first == 0 else _hidden("hidden", io)
+    yield "past_length", INT64, (None,)
+    if positions:  # only models need them that do not tell positions by the place in the cache
+        yield "positions", INT64, (None, None)
+    yield from _cache("past.{}.self", layers, io)
+    if io.architecture == "encoder-decoder":
+        yield from _memory(layers, io)
+    if with_head:
+        yield _PICKED
+
+
+def _stage_outputs(io: Interface, stage: Stage, *, with_head: bool) -> Iterator[Expected]:
+    if with_head:
+        yield from _scores(io)
+    else:
+        yield _hidden("hidden_out", io)
+    yield from _cache("present.{}.self", range(stage.first, stage.last), io)
+
+
+def _check(graph: str, kind: str, found: Mapping[str, Port], expected: Iterable[Expected]) -> None:
+    """Compare the inputs or outputs of a graph; stops at the first that is not as expected."""
+    names = set()
+    for name, wanted, lengths in expected:
+        port = found.get(name)
+        if port is None:
+            raise BundleError(
+                f"{graph} has no {kind} {name!r}: it does not belong to this bundle's manifest; "
+                "export the bundle again."
+            )
+        if port.type != wanted or not _fits(port.shape, lengths):
+            raise BundleError(
+                f"{kind} {name!r} of {graph} is {port.type} {_words(port.shape)} and not {wanted} "
+                f"{_words(lengths)}: it does not belong to this bundle's manifest; export the "
+                "bundle again."
+            )
+        names.add(name)
+    for name in found.keys() - names:
+        raise BundleError(
+            f"{graph} has an {kind} {name!r} that this edgedec does not know: upgrade edgedec "
+            "(pip install -U edgedec), or export the bundle again."
+        )
+
+
+def _fits(shape: tuple[str | int | None, ...], lengths: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(lengths) and all(
+        axis == length if length is not None else not isinstance(axis, int)
+        for axis, length in zip(shape, lengths, strict=True)
+    )
+
+
+def _words(shape: tuple[str | int | None, ...]) -> str:
+    return f"[{', '.join('any' if axis is None else str(axis) for axis in shape)}]"
