@@ -97,6 +97,15 @@ def test_limits_and_bans(
             assert result.tokens[-1] != 1
 
 
+@pytest.mark.parametrize("prompt", [[5], [5, 5], [5, 5, 5], [6, 5, 5, 5]])
+def test_bad_words_longer_than_the_prompt(prompt: list[int]) -> None:
+    config = GenerationConfig(bad_words_ids=((5, 5, 5, 8),))
+    logits = np.zeros((1, 9), np.float32)
+    logits[0, 8] = 1
+    step = make_search(config, 1, 9, [prompt], 9).advance(None, logits)
+    assert step.tokens.tolist() == [0 if prompt[-3:] == [5, 5, 5] else 8]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_no_ngram_twice(size: int, drive: Drive, table_model: Any) -> None:
     for seed, beams in itertools.product(range(5), (1, 3)):
