@@ -58,7 +58,7 @@ def test_file_gives_one_line_for_each_line(
         ["two|more"],
         ["étage\u2028x", "last"],
     ]
-    assert generator.first_rows == [0, 2, 4], "sampling must not depend on the batch size"
+    assert generator.first_rows == [0, 1, 2], "sampling must not depend on the batch size"
 
 
 def test_standard_input_is_read_line_by_line(

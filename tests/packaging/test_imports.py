@@ -49,7 +49,7 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_help_answers_within_200_ms(tmp_path: Path) -> None:
     times = []
-    for _ in range(10):
+    for _ in range(25):  # a busy machine needs a few attempts
         begin = time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "edgedec", "--help"],

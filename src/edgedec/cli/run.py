@@ -109,9 +109,9 @@ def command(
         # Results scrolling by on the same terminal are progress enough.
         shown = source is not None and (output is not None or not sys.stdout.isatty())
         with Bar("generating", total, unit="lines", shown=shown) as bar:
-            index = 0
+            index = asked = 0
             for batch in lines.batches(inputs, size):
-                results = _generate(generator, batch, index, given, ids)
+                results = _generate(generator, batch, asked, given, ids)
                 for prompt, result in zip(batch, results, strict=True):
                     if as_json:
                         line = _record(index, prompt, result)
@@ -120,6 +120,7 @@ def command(
                     out.write(line + "\n")
                     index += 1
                 out.flush()
+                asked += sum(result is not None for result in results)
                 bar.advance(len(batch))
 
 
@@ -169,7 +170,11 @@ def _prompt(text: str, ids: bool) -> str | list[int]:
 def _generate(
     generator: Generator, batch: list[str], first: int, options: dict[str, Any], ids: bool
 ) -> list[Result | None]:
-    """Run one batch; the result of a blank input is None, as it never reaches the model."""
+    """Run one batch; the result of a blank input is None, as it never reaches the model.
+
+    `first` counts the inputs that the model has had before, so that sampling does not depend on how
+    they are cut into batches.
+    """
     prompts = [_prompt(text, ids) for text in batch if text.strip()]
     size = max(1, len(prompts))
     results = iter(generator.generate(prompts, batch_size=size, first_row=first, **options))
