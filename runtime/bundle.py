@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from edgedec.errors import BundleError
-from edgedec.runtime.manifest import MANIFEST, Manifest, load_manifest
+from edgedec.runtime.manifest import MANIFEST, FileEntry, Manifest, load_manifest
 from edgedec.runtime.onnx_file import read_onnx
 
 MAX_OPSET = 24
 HASHED_AT_OPEN = 1 << 26
 """Files up to this size (64 MiB) are hashed on every opening: the graphs, the tokenizer. Weights
 are only values, cannot break anything, and are hashed by `verify_files`."""
+MAX_MANIFEST = MAX_GRAPH = 1 << 24
+"""Bytes of ``edgedec.json`` and of one graph without its weights; a thousand layers have fewer."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,11 @@ def open_bundle(folder: str | Path) -> Bundle:
         raise BundleError(
             f"{str(folder)!r} is not a folder: give a bundle made by 'edgedec export'."
         )
+    path = folder / MANIFEST
     try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        if _size(path) > MAX_MANIFEST:
+            raise BundleError(f"{MANIFEST} of {str(folder)!r} is too large.")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         hint = (
             "it looks like a checkpoint: make a bundle with 'edgedec export'."
@@ -49,7 +56,7 @@ def open_bundle(folder: str | Path) -> Bundle:
         )
         raise BundleError(f"{str(folder)!r} has no {MANIFEST}; {hint}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{MANIFEST} of {str(folder)!r} cannot be read: {error}") from error
+        raise BundleError(f"{MANIFEST} of {str(folder)!r} cannot be read: {error}.") from error
     bundle = Bundle(folder, load_manifest(text))
     check_files(bundle)
     return bundle
@@ -61,56 +68,92 @@ def check_files(bundle: Bundle) -> None:
     Raises:
         BundleError: with the file at fault.
     """
-    sizes = {}
-    for name, entry in bundle.manifest.files.items():
-        path = _inside(bundle.folder, name)
-        try:
-            sizes[name] = path.stat().st_size
-        except OSError:
-            raise BundleError(
-                f"{name} of the bundle is missing: copy or export it again."
-            ) from None
-        if sizes[name] != entry.bytes:
-            raise BundleError(
-                f"{name} has {sizes[name]:,} bytes, its manifest says {entry.bytes:,}: "
-                "the bundle is damaged or only half copied; copy or export it again."
-            )
+    files = bundle.manifest.files
+    sizes = {name: _checked_size(bundle, name, entry) for name, entry in files.items()}
     graphs = {c.file for c in bundle.manifest.components.values()}
-    for name, entry in bundle.manifest.files.items():
-        if sizes[name] <= HASHED_AT_OPEN and not name.endswith(".bin"):
-            data = bundle.path(name).read_bytes()
-            if hashlib.sha256(data).hexdigest() != entry.sha256:
-                raise BundleError(f"{name} is not the file that was exported (its hash differs).")
-            if name in graphs:
-                _check_graph(name, data, sizes)
-        elif name in graphs:
+    for name in graphs:
+        if sizes[name] > MAX_GRAPH:
             raise BundleError(f"{name} is too large for a graph ({sizes[name]:,} bytes).")
+    for name, entry in files.items():
+        if sizes[name] > HASHED_AT_OPEN or name.endswith(".bin"):
+            continue
+        try:
+            data = bundle.path(name).read_bytes()
+        except OSError as error:
+            raise _unreadable(name, error) from error
+        _check_hash(name, entry, hashlib.sha256(data).hexdigest())
+        if name in graphs:
+            _check_graph(name, data, sizes)
 
 
 def verify_files(bundle: Bundle) -> None:
     """Hash every file, weights included; raises BundleError at the first that differs."""
     for name, entry in bundle.manifest.files.items():
         digest = hashlib.sha256()
-        with bundle.path(name).open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-        if digest.hexdigest() != entry.sha256:
-            raise BundleError(f"{name} is not the file that was exported (its hash differs).")
+        try:
+            with bundle.path(name).open("rb") as stream:
+                while block := stream.read(1 << 22):
+                    digest.update(block)
+        except OSError as error:
+            raise _unreadable(name, error) from error
+        _check_hash(name, entry, digest.hexdigest())
+
+
+def _checked_size(bundle: Bundle, name: str, entry: FileEntry) -> int:
+    """The size of a file that is inside of the bundle and as long as its manifest says."""
+    path = _inside(bundle.folder, name)
+    try:
+        size = _size(path)
+    except FileNotFoundError:
+        raise BundleError(f"{name} of the bundle is missing: copy or export it again.") from None
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    if size != entry.bytes:
+        raise BundleError(
+            f"{name} has {size:,} bytes, its manifest says {entry.bytes:,}: "
+            "the bundle is damaged or only half copied; copy or export it again."
+        )
+    return size
+
+
+def _size(path: Path) -> int:
+    """The size of a regular file; a pipe or a device could be read without end."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return status.st_size
+
+
+def _check_hash(name: str, entry: FileEntry, digest: str) -> None:
+    if digest != entry.sha256:
+        raise BundleError(f"{name} is not the file that was exported (its hash differs).")
+
+
+def _unreadable(name: str, error: OSError) -> BundleError:
+    return BundleError(f"{name} of the bundle cannot be read: {error.strerror}.")
 
 
 def _inside(folder: Path, name: str) -> Path:
     """The path of a bundle's file; refuses names and links that lead out of the folder."""
     pure = PurePosixPath(name)
-    path = folder / name
     if (
         not name
         or pure.is_absolute()
+        or pure.as_posix() != name  # one name for one file: no "./x", no "a//b"
         or ".." in pure.parts
         or "\\" in name
-        or "\0" in name
-        or not path.resolve().is_relative_to(folder.resolve())
     ):
         raise BundleError(f"the bundle names the file {name!r}, which is outside of its folder.")
+    path = folder / name
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # links in a circle
+        inside = False
+    if not inside:
+        raise BundleError(
+            f"{name} of the bundle is a link that leads out of its folder: make a copy in which "
+            "links are files (cp -rL)."
+        )
     return path
 
 
@@ -118,7 +161,7 @@ def _check_graph(name: str, data: bytes, sizes: dict[str, int]) -> None:
     try:
         graph = read_onnx(data)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{name} is no ONNX file ({error}): copy or export it again.") from error
+        raise BundleError(f"{name} cannot be used ({error}): copy or export it again.") from error
     opset = graph.opsets.get("", 0)
     if not 0 < opset <= MAX_OPSET:
         raise BundleError(

@@ -17,6 +17,10 @@ DEFAULT_NEW_TOKENS = 256
 """How many tokens to generate when neither the checkpoint nor the caller says: `step_limit`."""
 
 
+_LARGEST = (1 << 31) - 1
+"""No count or token id of any model is larger, and sums of these stay far from overflow."""
+
+
 @dataclass(frozen=True)
 class _Rule:
     """What one option accepts: in words for the error message, and as a function."""
@@ -32,14 +36,14 @@ def _as_whole(value: Any) -> int:
     return int(value)
 
 
-def _whole(low: int, high: int | None = None) -> _Rule:
+def _whole(low: int, high: int = _LARGEST) -> _Rule:
     def read(value: Any) -> int:
         number = _as_whole(value)
-        if number < low or (high is not None and number > high):
+        if not low <= number <= high:
             raise ValueError
         return number
 
-    bounds = f"of at least {low}" if high is None else f"from {low} to {high:,}"
+    bounds = f"from {low} to {high:,}"
     return _Rule(f"a whole number {bounds}", read)
 
 
@@ -111,7 +115,7 @@ _RULES: dict[str, _Rule] = {
     "temperature": _real(0, math.inf),
     "top_k": _whole(0),
     "top_p": _real(0, 1),
-    "seed": _optional(_whole(0)),
+    "seed": _optional(_whole(0, (1 << 64) - 1)),
     "repetition_penalty": _real(0, math.inf, open_low=True),
     "no_repeat_ngram_size": _whole(0),
     "renormalize_logits": _FLAG,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ class Generator:
         """
         if batch_size < 1:
             raise InputError(f"batch_size must be a whole number of at least 1, not {batch_size}.")
-        config = self.defaults.override(**options)
+        config = self._config(options)
         sources = [self._encode(item) for item in _as_batch(inputs)]
         found = []
         for begin in range(0, len(sources), batch_size):
@@ -161,7 +161,7 @@ class Generator:
         Raises:
             InputError: as `generate`; also for beam search, which knows nothing until the end.
         """
-        config = self.defaults.override(**options)
+        config = self._config(options)
         if config.num_beams > 1:
             raise InputError("beam search cannot stream: use num_beams=1.")
         search, run = self._start([self._encode(item)], config, 0)
@@ -177,12 +177,19 @@ class Generator:
         if tail:
             yield Chunk(tail, last)
 
+    def _config(self, options: dict[str, Any]) -> GenerationConfig:
+        config = self.defaults.override(**options)
+        if (config.pad_token_id or 0) >= self._interface.vocab_size:
+            # Nobody sees what fills a gap: a token that the model does not have becomes any other.
+            config = replace(config, pad_token_id=0)
+        return config
+
     def start_decoding(self, sources: list[list[int]] | None, rows: int) -> Decoding:
         """Encode ``sources`` (None if decoder-only) and begin decoding, below any search."""
         memory = None
         if self._encoder is not None:
             assert sources is not None
-            memory = self._encoder.encode(sources, self.defaults.pad_token_id or 0)
+            memory = self._encoder.encode(sources, self._config({}).pad_token_id or 0)
         return self._decoder.start(memory, rows)
 
     def _start(
@@ -270,9 +277,8 @@ class Generator:
                     "this bundle has no tokenizer: give lists of token ids, or export the "
                     "checkpoint with its tokenizer."
                 )
-            ids = self._tokenizer.encode([item])[0]
-        else:
-            ids = [self._check_id(token) for token in item]
+            item = self._tokenizer.encode([item])[0]
+        ids = [self._check_id(token) for token in _list(item)]
         if not ids:
             raise InputError("an input is empty: this model needs at least one token.")
         return ids
@@ -295,5 +301,15 @@ def _as_batch(inputs: Input | Sequence[Input]) -> list[Input]:
     """One input or several: a text and a list of ids are one."""
     if isinstance(inputs, str):
         return [inputs]
-    items: list[Any] = list(inputs)
+    items = _list(inputs)
     return [items] if items and isinstance(items[0], int | np.integer) else items
+
+
+def _list(value: Any) -> list[Any]:
+    """The items of a list or whatever is like one."""
+    if not isinstance(value, bytes | bytearray | Mapping):
+        try:
+            return list(value)
+        except TypeError:
+            pass
+    raise InputError(f"inputs are texts or lists of token ids, not {type(value).__name__}.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +14,11 @@ from edgedec.runtime.schema import SchemaError, decode, encode
 
 SCHEMA_VERSION = 1
 MANIFEST = "edgedec.json"
+MAX_DEPTH = 32
+GRAPH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.onnx")
+"""File names of graphs: beside ``edgedec.json``, where the graphs look for their weights."""
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters (a terminal obeys them) and halves of characters (no file has such a name)."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +132,14 @@ def load_manifest(text: str) -> Manifest:
         BundleError: no JSON, a newer format, a wrong key or type, or parts that contradict.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
         version = value.get("schema_version") if isinstance(value, dict) else None
         if type(version) is int and version > SCHEMA_VERSION:
             raise BundleError(
                 f"{MANIFEST} has format version {version}, this edgedec reads up to "
                 f"{SCHEMA_VERSION}: upgrade edgedec (pip install -U edgedec)."
             )
+        _check_values(value)
         manifest = decode(Manifest, value)
     except (ValueError, RecursionError) as error:  # JSONDecodeError and SchemaError are ValueErrors
         kind = "does not fit the format" if isinstance(error, SchemaError) else "is not JSON"
@@ -142,6 +150,38 @@ def load_manifest(text: str) -> Manifest:
         raise BundleError(f"{MANIFEST} has an invalid generation block: {error}") from error
     _check_parts(manifest)
     return manifest
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key given twice: readers differ in which of the two they take."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key is given twice")
+    return value
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _check_values(value: Any) -> None:
+    """Refuse values that would trouble whoever prints, copies or computes with them later."""
+    todo = [(value, 0)]
+    while todo:
+        value, depth = todo.pop()
+        if depth > MAX_DEPTH:
+            raise SchemaError(f"values are nested more than {MAX_DEPTH} deep")
+        if isinstance(value, dict):
+            todo += [(item, depth + 1) for pair in value.items() for item in pair]
+        elif isinstance(value, list):
+            todo += [(item, depth + 1) for item in value]
+        elif isinstance(value, str):
+            if UNPRINTABLE.search(value):
+                raise SchemaError(f"{value[:40]!r} has characters that cannot be printed")
+        elif isinstance(value, int | float) and not (
+            math.isfinite(value) if isinstance(value, float) else abs(value) < 1 << 63
+        ):
+            raise SchemaError("a number is out of range")
 
 
 def _check_parts(m: Manifest) -> None:
@@ -168,6 +208,9 @@ def _check_parts(m: Manifest) -> None:
         "the architecture and the encoder contradict each other": (m.encoder is None)
         != (io.architecture == "decoder-only"),
         "several stages need a head of their own": len(m.stages) > 1 and m.head is None,
+        "a component's file is not the plain name of an .onnx file": not all(
+            GRAPH.fullmatch(c.file) for c in m.components.values()
+        ),
         "a component's file is not listed": any(
             c.file not in m.files for c in m.components.values()
         ),

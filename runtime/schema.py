@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import Any, Literal, TypeVar
 T = TypeVar("T")
 
 SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean"}
+MAX_FLOAT = int(sys.float_info.max)
 
 
 class SchemaError(ValueError):
@@ -99,8 +101,11 @@ def _decode_object(cls: type, value: Any, path: str) -> Any:
 def _decode_scalar(kind: type, value: Any, path: str) -> Any:
     if kind is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        _check(number, path, "a number", value)
+        # what is too large for a float is no number to us either
+        _check(number and abs(value) <= MAX_FLOAT, path, "a finite number", value)
         return float(value)
+    if kind is int and type(value) is float and value.is_integer():
+        return int(value)  # JSON has one kind of number: 1.0 is 1
     _check(type(value) is kind, path, f"of type {SCALARS[kind]}", value)
     return value
 

@@ -14,10 +14,22 @@ from edgedec.errors import CheckpointError, EdgedecError, InputError
 from edgedec.runtime.generation import DEFAULT_NEW_TOKENS, OPTIONS, GenerationConfig
 
 WRONG: list[tuple[str, Any, str]] = [
-    ("max_new_tokens", 0, "max_new_tokens must be a whole number of at least 1, or None, not 0."),
-    ("max_new_tokens", 2.5, "max_new_tokens must be a whole number of at least 1, or None"),
+    (
+        "max_new_tokens",
+        0,
+        "max_new_tokens must be a whole number from 1 to 2,147,483,647, or None, not 0.",
+    ),
+    (
+        "max_new_tokens",
+        2.5,
+        "max_new_tokens must be a whole number from 1 to 2,147,483,647, or None",
+    ),
     ("max_new_tokens", True, "not True."),
-    ("min_new_tokens", -1, "min_new_tokens must be a whole number of at least 0, not -1."),
+    (
+        "min_new_tokens",
+        -1,
+        "min_new_tokens must be a whole number from 0 to 2,147,483,647, not -1.",
+    ),
     ("num_beams", 0, "num_beams must be a whole number from 1 to 1,000, not 0."),
     ("num_beams", 1001, "num_beams must be a whole number from 1 to 1,000"),
     ("num_beams", "4", "not '4'."),
@@ -27,12 +39,20 @@ WRONG: list[tuple[str, Any, str]] = [
     ("do_sample", 1, "do_sample must be True or False, not 1."),
     ("temperature", -0.1, "temperature must be a number of at least 0, not -0.1."),
     ("temperature", math.inf, "temperature must be a number of at least 0, not inf."),
-    ("top_k", -1, "top_k must be a whole number of at least 0, not -1."),
+    ("top_k", -1, "top_k must be a whole number from 0 to 2,147,483,647, not -1."),
     ("top_p", 1.1, "top_p must be a number from 0 to 1, not 1.1."),
-    ("seed", -1, "seed must be a whole number of at least 0, or None, not -1."),
+    (
+        "seed",
+        -1,
+        "seed must be a whole number from 0 to 18,446,744,073,709,551,615, or None, not -1.",
+    ),
     ("repetition_penalty", 0, "repetition_penalty must be a number above 0, not 0."),
     ("no_repeat_ngram_size", None, "no_repeat_ngram_size must be a whole number"),
-    ("pad_token_id", -1, "pad_token_id must be a whole number of at least 0, or None, not -1."),
+    (
+        "pad_token_id",
+        -1,
+        "pad_token_id must be a whole number from 0 to 2,147,483,647, or None, not -1.",
+    ),
     ("eos_token_ids", "12", "eos_token_ids must be a list of token ids, not '12'."),
     ("suppress_tokens", [-1], "suppress_tokens must be a list of token ids, not [-1]."),
     ("bad_words_ids", [[]], "bad_words_ids must be a list of non-empty lists of token ids"),
