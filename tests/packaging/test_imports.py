@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -47,17 +46,25 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     assert not loaded(code, tmp_path).intersection(HEAVY)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX resource usage")
 def test_help_answers_within_200_ms(tmp_path: Path) -> None:
+    """Processor time: on an idle machine that is the time it takes, on a busy one the fair part."""
+    import resource
+
+    def used() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
     times = []
-    for _ in range(25):  # a busy machine needs a few attempts
-        begin = time.perf_counter()
+    for _ in range(10):
+        begin = used()
         subprocess.run(
             [sys.executable, "-m", "edgedec", "--help"],
             cwd=tmp_path,
             capture_output=True,
             check=True,
         )
-        times.append(time.perf_counter() - begin)
+        times.append(used() - begin)
         if times[-1] < 0.2:
             break
     assert min(times) < 0.2, [round(seconds, 3) for seconds in times]
