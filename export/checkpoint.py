@@ -75,8 +75,8 @@ def _open_file(path: Path, name: str) -> Checkpoint:
     tensors = _read_pickle(path)
     return Checkpoint(
         folder=path.parent,
-        # Mu publishes its weights without a configuration file.
-        config=read_json(config) if config.exists() else {"model_type": "mu"},
+        # Mu publishes its weights without a configuration file, and its class names no type.
+        config={"model_type": "mu", **(read_json(config) if config.exists() else {})},
         generation_config=None,
         tensors=tensors,
         source=Source(name, None, _hash_files([path])),
@@ -84,9 +84,11 @@ def _open_file(path: Path, name: str) -> Checkpoint:
 
 
 def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
+    if (folder / "model.pt").exists() and not any(
+        any(folder.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin")
+    ):
+        return _open_file(folder / "model.pt", name)
     if not (folder / "config.json").exists():
-        if (folder / "model.pt").exists():
-            return _open_file(folder / "model.pt", name)
         if (folder / "edgedec.json").exists():
             raise CheckpointError(f"{name!r} is a bundle already: use 'edgedec run {name} TEXT'.")
         raise CheckpointError(f"{name!r} has no config.json: it is not a checkpoint folder.")

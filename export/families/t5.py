@@ -56,7 +56,7 @@ def spec(config: Config, tensors: Tensors) -> ModelSpec:
         embedding_scale=1.0,
         encoder=stack(layers),
         decoder=stack(layers if decoder_layers is None else int(decoder_layers)),
-        logit_scale=config["d_model"] ** -0.5 if tied and scales_output(config) else 1.0,
+        logit_scale=config["d_model"] ** -0.5 if scales_output(config, tied=tied) else 1.0,
         logit_bias=False,
         tied_head=tied,
         max_source=None,
@@ -64,17 +64,19 @@ def spec(config: Config, tensors: Tensors) -> ModelSpec:
     )
 
 
-def scales_output(config: Config) -> bool:
-    """Whether the decoder's output is divided by sqrt(d_model) before a tied head.
+def scales_output(config: Config, *, tied: bool) -> bool:
+    """Whether the decoder's output is divided by sqrt(d_model) before the head.
 
-    T5 1.0 and UMT5 do, mT5 does not. Newer configurations of T5 say so in
+    T5 1.0 and UMT5 do where the head is tied, mT5 never does. Newer configurations of T5 say so in
     ``scale_decoder_outputs`` (and call every checkpoint tied); all others imply it by
     ``tie_word_embeddings``, true by default.
     """
     if config["model_type"] == "mt5":
         return False
     said = config.get("scale_decoder_outputs")
-    return bool(said) if said is not None else config.get("tie_word_embeddings", True) is not False
+    if said is not None:
+        return bool(said)
+    return tied and config.get("tie_word_embeddings") is not False
 
 
 def names(spec: ModelSpec) -> Names:
