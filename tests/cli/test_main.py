@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -103,30 +103,30 @@ def test_every_verb_has_help_of_its_own(invoke: Invoke) -> None:
             assert invoke(verb, flag).exit_code == 0
 
 
-@pytest.fixture
-def log_level() -> Iterator[logging.Logger]:
-    logger = logging.getLogger("edgedec")
-    before = logger.level
-    yield logger
-    logger.setLevel(before)
-
-
 @pytest.mark.parametrize(
     ("flags", "level"),
     [(["-v"], logging.INFO), (["-vv"], logging.DEBUG), (["-q"], logging.ERROR)],
 )
 def test_verbosity_works_before_and_after_the_verb(
-    invoke: Invoke, log_level: logging.Logger, flags: list[str], level: int
+    invoke: Invoke, logger: logging.Logger, flags: list[str], level: int
 ) -> None:
     for arguments in ([*flags, "run", "nothing", "x"], ["run", "nothing", "x", *flags]):
-        log_level.setLevel(logging.WARNING)
+        logger.handlers.clear()
         invoke(*arguments)
-        assert log_level.level == level
+        assert logger.level == level
 
 
 def test_logs_go_to_standard_error(
-    capsys: pytest.CaptureFixture[str], log_level: logging.Logger
+    invoke: Invoke, capsys: pytest.CaptureFixture[str], logger: logging.Logger
 ) -> None:
+    invoke("run", "nothing", "x")
+    logging.getLogger("edgedec.runtime").info("a detail")
     logging.getLogger("edgedec.runtime").warning("a warning")
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "WARNING: a warning\n")
+
+
+def test_importing_the_command_line_changes_no_logger() -> None:
+    code = "import logging, edgedec.cli.run; print(logging.getLogger('edgedec').handlers)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

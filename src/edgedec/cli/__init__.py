@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
-from edgedec.cli.terminal.logs import verbosity
+from edgedec.cli.terminal.logs import start, verbosity
 from edgedec.errors import EdgedecError
 
 INTERRUPTED = 130  # what a shell reports for a process ended by SIGINT
@@ -44,6 +44,7 @@ class _Verbs(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        start()
         try:
             return super().invoke(ctx)
         except EdgedecError as error:

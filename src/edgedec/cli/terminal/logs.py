@@ -30,6 +30,12 @@ def configure(level: int) -> None:
         logger.addHandler(handler)
 
 
+def start() -> None:
+    """Show warnings and errors, unless `-v` or `-q` before the verb has said otherwise."""
+    if not logging.getLogger("edgedec").handlers:
+        configure(logging.WARNING)
+
+
 def quiet() -> bool:
     """Whether the user asked for errors only."""
     return not logging.getLogger("edgedec").isEnabledFor(logging.WARNING)
@@ -53,8 +59,6 @@ def _quiet(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 def verbosity(command: Command) -> Command:
     """Add `-v` and `-q` to a command; they work before and after the verb."""
-    if not logging.getLogger("edgedec").handlers:
-        configure(logging.WARNING)
     command = click.option(
         "-q",
         "--quiet",
