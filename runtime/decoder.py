@@ -48,34 +48,27 @@ class Decoder:
             check_stage(session, interface, stage, with_head=head is None)
         if head is not None:
             check_head(head, interface)
-        self._stages = stages
-        self._head = head
-        self._interface = interface
+        self.stages = stages
+        self.head = head
+        self.interface = interface
+        self.bound_to: Decoding | None = None
+        """Whose buffers the sessions hold: several decodings may take turns."""
 
     def start(self, memory: Memory | None, rows: int) -> Decoding:
         """Begin decoding ``rows`` sequences side by side."""
-        return Decoding(self._stages, self._head, self._interface, memory, rows)
+        return Decoding(self, memory, rows)
 
 
 class Decoding:
-    """One batch being decoded: its caches, and what is bound to the sessions.
+    """One batch being decoded: its caches, and the buffers that its steps use."""
 
-    Sessions keep bindings, so a decoder serves one `Decoding` at a time.
-    """
-
-    def __init__(
-        self,
-        stages: Sequence[tuple[Stage, Session]],
-        head: Session | None,
-        interface: Interface,
-        memory: Memory | None,
-        rows: int,
-    ) -> None:
-        self._stages = stages
-        self._head = head
-        self._interface = interface
+    def __init__(self, decoder: Decoder, memory: Memory | None, rows: int) -> None:
+        io = decoder.interface
+        self._decoder = decoder
+        self._stages = decoder.stages
+        self._head = decoder.head
         self._memory = memory
-        self.cache = KVCache(interface.decoder_layers, rows, interface.kv_width)
+        self.cache = KVCache(io.decoder_layers, rows, io.kv_width)
         self._bound: tuple[Any, ...] | None = None
 
     @property
@@ -110,9 +103,10 @@ class Decoding:
         rows, new = tokens.shape
         shown = self.cache.reserve(new)
         shape = (rows, new, shown, self.cache.capacity, want_logits, plan)
-        if shape != self._bound:
+        if shape != self._bound or self._decoder.bound_to is not self:
             self._bind(rows, new, shown, want_logits, plan)
             self._bound = shape
+            self._decoder.bound_to = self
         if counts is None:
             counts = self._all_new
         self._tokens[:] = tokens
@@ -132,7 +126,7 @@ class Decoding:
 
     def _bind(self, rows: int, new: int, shown: int, want_logits: bool, plan: Plan) -> None:
         """Bind every buffer of a step of this shape; steps of the same shape only run."""
-        io = self._interface
+        io = self._decoder.interface
         self._tokens = np.zeros((rows, new), np.int64)
         self._picked = np.zeros((rows, 1), np.int64)
         self._all_new = np.full(rows, new, np.int64)
