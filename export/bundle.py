@@ -113,29 +113,36 @@ def write_file(path: Path, data: bytes) -> FileEntry:
 def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
     """A folder beside ``out`` that takes its place when the block succeeds.
 
-    Until then nothing that looks like a bundle exists under either name: a killed export leaves at
-    most a hidden folder without a manifest.
+    Until then nothing that looks like a bundle exists under that name: a killed export leaves at
+    most a hidden folder beside it.
 
     Raises:
         InputError: ``out`` exists and must not, or can't, be replaced.
+        CheckpointError: the bundle could not be written.
     """
-    _check_target(out, force=force)
     try:
+        _check_target(out, force=force)
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    except OSError as error:
-        raise InputError(f"cannot write to {str(out.parent)!r}: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write to {str(out)!r}: {reason}.") from error
     try:
         yield partial
         partial.chmod(0o755)
         _replace(partial, out)
     except OSError as error:
-        raise CheckpointError(f"the bundle could not be written: {error}.") from error
+        at = f" ({error.filename})" if error.filename else ""
+        raise CheckpointError(
+            f"the bundle {str(out)!r} could not be written: {error.strerror or error}{at}."
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _check_target(out: Path, *, force: bool) -> None:
+    if not out.name or out.resolve() == Path.cwd():
+        raise InputError(f"{str(out)!r} is no name for a bundle: give one for a new folder.")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MANIFEST).is_file():
@@ -146,13 +153,18 @@ def _check_target(out: Path, *, force: bool) -> None:
 
 def _replace(partial: Path, out: Path) -> None:
     """Rename, moving an old bundle out of the way first: folders can't be swapped in one step."""
-    if out.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
-        out.replace(old / out.name)
+    if not out.exists():
         partial.replace(out)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
+    out.replace(old / out.name)
+    try:
         partial.replace(out)
+    except BaseException:
+        (old / out.name).replace(out)
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _flush(file: IO[bytes]) -> None:
