@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,16 +71,6 @@ class FakeGenerator:
                 raise RuntimeError("a defect")
             return Answer(item.upper().replace("|", "\n"), [ord(letter) for letter in item], -0.5)
         return Answer(None, [*item, 1], None, "length")
-
-
-@pytest.fixture(autouse=True)
-def logger() -> Iterator[logging.Logger]:
-    """The logger that `-v`, `-q` and every run of the command line change; restored afterwards."""
-    logger = logging.getLogger("edgedec")
-    level, handlers = logger.level, logger.handlers[:]
-    yield logger
-    logger.setLevel(level)
-    logger.handlers[:] = handlers
 
 
 @pytest.fixture
