@@ -15,6 +15,7 @@ from edgedec.runtime.schema import SchemaError, decode, encode
 SCHEMA_VERSION = 1
 MANIFEST = "edgedec.json"
 MAX_DEPTH = 32
+MAX_TEXT = 255
 GRAPH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.onnx")
 """File names of graphs: beside ``edgedec.json``, where the graphs look for their weights."""
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -176,8 +177,8 @@ def _check_values(value: Any) -> None:
         elif isinstance(value, list):
             todo += [(item, depth + 1) for item in value]
         elif isinstance(value, str):
-            if UNPRINTABLE.search(value):
-                raise SchemaError(f"{value[:40]!r} has characters that cannot be printed")
+            if UNPRINTABLE.search(value) or len(value) > MAX_TEXT:
+                raise SchemaError(f"{value[:40]!r} is too long or cannot be printed")
         elif isinstance(value, int | float) and not (
             math.isfinite(value) if isinstance(value, float) else abs(value) < 1 << 63
         ):

@@ -61,8 +61,11 @@ def resolve_bundle(name: str | os.PathLike[str], note: Callable[[str], None] | N
             cannot be written.
     """
     path = Path(name)
-    if (path / MANIFEST).is_file():
-        return path
+    try:
+        if (path / MANIFEST).is_file():
+            return path
+    except OSError as error:  # a text in place of a name is too long for one
+        raise BundleError(f"There is no bundle {str(name)[:80]!r}: {error.strerror}.") from error
     names = builtin_names()
     if str(name) in names:
         return _cached(str(name), note)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import save_file
 
+import edgedec
+from edgedec.cli import cli
+from edgedec.errors import BundleError, EdgedecError
 from edgedec.export import export_checkpoint
 
 WORDS = ["<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz", ".", ",", "!"]
@@ -196,3 +203,67 @@ def copy(tmp_path: Path) -> Callable[[Path], Path]:
         return Path(shutil.copytree(bundle, tmp_path / f"{bundle.name}-copy"))
 
     return make
+
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A bundle to damage, and what edgedec says about it."""
+
+    folder: Path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def manifest(self, change: Callable[[Manifest], object]) -> None:
+        """Change the manifest by a function that gets it as JSON."""
+        value = json.loads((self / "edgedec.json").read_text())
+        change(value)
+        (self / "edgedec.json").write_text(json.dumps(value))
+
+    def rehash(self) -> None:
+        """Let the manifest agree with the files, as an attacker would."""
+
+        def update(manifest: Manifest) -> None:
+            for name, entry in manifest["files"].items():
+                data = (self / name).read_bytes()
+                entry.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+        self.manifest(update)
+
+    def graph(self, name: str, change: Callable[[onnx.ModelProto], object]) -> None:
+        """Change a graph, with its hash."""
+        model = onnx.load(self / name, load_external_data=False)
+        change(model)
+        (self / name).write_bytes(model.SerializeToString())
+        self.rehash()
+
+    def complaint(self, kind: type[EdgedecError] = BundleError) -> str:
+        """The one sentence that `edgedec run` ends in, which Python code gets as an exception."""
+        inputs: list[str | list[int]] = [[3, 4, 5, 1], [6, 1]]
+        with pytest.raises(EdgedecError) as caught:
+            edgedec.load(self.folder, threads=1).generate(inputs, max_new_tokens=3)
+        assert type(caught.value) is kind
+        result = CliRunner().invoke(cli, ["run", str(self.folder), "--ids", "3 4 1"])
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert result.stderr.startswith("Error: ")
+        assert result.stderr.count("\n") == 1
+        sentence = str(caught.value)
+        assert len(sentence) < 700
+        assert sentence.isprintable()
+        return sentence
+
+
+@pytest.fixture
+def victim(exported: Path, copy: Callable[[Path], Path]) -> Victim:
+    """A bundle that may be damaged."""
+    return Victim(copy(exported))
+
+
+@pytest.fixture
+def staged_victim(staged: Path, copy: Callable[[Path], Path]) -> Victim:
+    """One with a graph for every layer."""
+    return Victim(copy(staged))
