@@ -93,6 +93,9 @@ def save_graphs(
             assert tensor is not None
             if tensor.nbytes >= INLINE_LIMIT:
                 value.const_value = weights.store(tensor)
+            else:
+                # Read here: the serializer would wrap what reading a damaged tensor raises.
+                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
             done += 1
             progress("writing weights", done / total)
         data = ir.serde.serialize_model(model).SerializeToString(deterministic=True)

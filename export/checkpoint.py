@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,9 +52,13 @@ def open_checkpoint(name: str | Path, revision: str | None = None) -> Checkpoint
         MissingDependencyError: pickled weights (``.bin``, ``.pt``) without torch.
     """
     path = Path(name)
-    if path.is_file():
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:
+        raise CheckpointError(f"{str(name)[:80]!r} cannot be read: {error.strerror}.") from error
+    if is_file:
         return _open_file(path, str(name))
-    if path.is_dir():
+    if is_folder:
         if revision is not None:
             raise CheckpointError("--revision is for hub ids; a folder has no revisions.")
         return _open_folder(path, str(name), None)
@@ -196,7 +201,9 @@ def _read_pickle(path: Path) -> Tensors:
             "pip install 'edgedec[torch]', or use a checkpoint in safetensors."
         ) from error
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Files of torch before 1.6 are no archives and cannot be mapped; the hub has many.
+        archive = zipfile.is_zipfile(path)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except Exception as error:  # torch raises whatever the damaged archive made it stumble over
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
@@ -227,7 +234,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; raises CheckpointError with the file's name."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path.name} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path.name} is not a JSON object.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,22 @@ class Tensor:
     def map(self, change: Callable[[Array], Array], shape: tuple[int, ...] | None = None) -> Tensor:
         """The same tensor with ``change`` applied when it is read."""
         return replace(self, shape=shape or self.shape, load=lambda: change(self.read()))
+
+
+NARROW = {"fp16": "float16", "bf16": "bfloat16"}
+
+
+def _narrow(name: str, storage: str, values: Array) -> Array:
+    """Round values to what ``storage`` can hold."""
+    import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
+
+    with np.errstate(over="ignore"):
+        rounded = values.astype(NARROW[storage]).astype(np.float32)
+    if not np.isfinite(rounded).all():
+        raise CheckpointError(
+            f"tensor {name!r} has values that {storage} cannot hold: use --dtype fp32 or bf16."
+        )
+    return rounded
 
 
 Tensors = Mapping[str, Tensor]
@@ -107,6 +125,27 @@ class Weights:
     def alias(self, name: str, target: str) -> None:
         """Let ``name`` be the same tensor as ``target``."""
         self._found[name] = self[target]
+
+    def rounded(self, storage: str) -> Weights:
+        """The same weights as a bundle of this storage holds them: matrices rounded, the rest not.
+
+        Graphs and reference then compute with the same numbers, so that comparing them shows
+        errors and not the rounding that was asked for.
+
+        Raises:
+            CheckpointError: when a tensor is read that ``fp16`` cannot hold.
+        """
+        same = copy(self)
+        if storage in NARROW:
+            narrow = {
+                name: tensor.map(partial(_narrow, tensor.name, storage))
+                for name, tensor in self._found.items()
+                if len(tensor.shape) == 2
+                and name.endswith(".weight")
+                and not name.endswith("relative_bias.weight")  # folded into a table of fp32
+            }
+            same._found = {**self._found, **narrow}
+        return same
 
     def expect(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """The tensor, once its shape is what the spec says."""
