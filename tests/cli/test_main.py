@@ -76,6 +76,21 @@ def test_output_is_utf8_in_any_locale(bundle: str, locale: str) -> None:
     assert out.decode("utf-8").strip() == "é" * 2000, err
 
 
+def test_two_first_uses_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgedec", "run", "g2p", "deployment", "--threads", "1"]
+    environment = os.environ | {"EDGEDEC_CACHE": str(tmp_path / "cache")}
+    both = [
+        subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0] != b""
+    assert len(list((tmp_path / "cache" / "builtin").iterdir())) == 1
+
+
 def test_module_and_version(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "edgedec", "--version"],

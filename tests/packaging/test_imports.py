@@ -41,6 +41,17 @@ def test_import_export_and_load_bring_neither_torch_nor_transformers(tmp_path: P
     assert not modules.intersection({"torch", "transformers", "onnxscript"})
 
 
+def test_exporting_and_running_never_import_torch(tmp_path: Path) -> None:
+    verbs = [["export", "g2p", "-o", "bundle"], ["run", "bundle", "deployment"]]
+    for verb in verbs:
+        modules = loaded(
+            f"from edgedec.cli import cli\ncli.main({verb}, standalone_mode=False)", tmp_path
+        )
+        assert not modules.intersection({"torch", "transformers", "optimum"})
+    # the last was `run`, which knows nothing of building graphs either
+    assert not modules.intersection({"onnx", "onnx_ir", "onnxscript", "edgedec.export", "rich"})
+
+
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     code = "from edgedec.cli import cli\ncli.main(['--help'], standalone_mode=False)"
     assert not loaded(code, tmp_path).intersection(HEAVY)

@@ -120,7 +120,9 @@ def test_the_sdist_has_each_file_once(distributions: tuple[Path, Path]) -> None:
         names = [name.split("/", 1)[1] for name in sdist.getnames() if "/" in name]
     assert len(names) == len(set(names))
     assert not [name for name in names if name.startswith(tuple(f"src/edgedec/{t}" for t in TOP))]
-    assert {"pyproject.toml", "setup.py", "LICENSE", "README.md"}.issubset(names)
+    expected = {"pyproject.toml", "setup.py", "LICENSE", "README.md", "Makefile", "docs/bundle.md"}
+    assert expected <= set(names)
+    assert not [name for name in names if "__pycache__" in name]
 
 
 def test_a_zip_archive_installs_and_imports(repository: Path, tmp_path: Path) -> None:
