@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from edgedec.errors import CheckpointError, MissingDependencyError
 from edgedec.export.weights import Tensor, Tensors
 
-HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.spm", "merges.txt", "*.txt")
-SAFETENSORS_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.spm", "*.txt", "LICENSE*", "NOTICE*")
+SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    """Stored type: ``float32``, ``float16`` or ``bfloat16``."""
+    """Stored type: ``float32``, ``float16``, ``bfloat16`` or ``float64``."""
     load: Callable[[], NDArray[np.generic]]
 
     def read(self) -> Array:

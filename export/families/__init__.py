@@ -75,6 +75,11 @@ def open_model(config: Config, tensors: Tensors) -> tuple[ModelSpec, Weights]:
         CheckpointError: an unknown architecture, a setting we can't honour, or missing tensors.
     """
     family = family_of(config)
+    if quantized := config.get("quantization_config"):
+        method = quantized.get("quant_method", "?") if isinstance(quantized, dict) else "?"
+        raise CheckpointError(
+            f"the checkpoint is quantized already ({method}): export the original it was made from."
+        )
     # The same model is saved with and without the task head's prefix.
     tensors = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,13 @@ class Subject:
     def expected(self) -> list[Array]:
         """The oracle's logits of `targets`."""
         return self.oracle.logits(self.inputs if self.encodes else None, self.targets)
+
+    def alone(self, row: int) -> Subject:
+        """The same with one row of the inputs."""
+        one = replace(self)
+        for name in ("inputs", "targets", "expected"):
+            one.__dict__[name] = [getattr(self, name)[row]]
+        return one
 
     def start(self, stages: str | None = None) -> tuple[Decoding, Any]:
         """Encode the inputs and begin decoding."""

@@ -58,6 +58,17 @@ def test_tokens(subject: Subject, beams: int) -> None:
     assert tokens_of(expected) > 5, "the model repeats itself: this compares nothing"
 
 
+def test_one_row_alone(subject: Subject) -> None:
+    """A single row has no padding, and its caches are shown in pieces."""
+    alone = subject.alone(0)
+    assert difference(alone.by_steps(), alone.compared) <= TOLERANCE
+    chunks = alone.by_steps(chunk=3)
+    assert difference([chunks[0][-1:]], [alone.compared[0][-1:]]) <= TOLERANCE
+    for beams in (1, 4):
+        both = [subject.generator().generate(s.inputs, **options(beams)) for s in (subject, alone)]
+        assert both[0][0].tokens == both[1][0].tokens
+
+
 def test_stages(subject: Subject) -> None:
     steps = subject.by_steps()
     for cuts in subject.case.cuts:

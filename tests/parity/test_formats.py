@@ -75,6 +75,11 @@ def pickled(folder: Path, model: Any) -> None:
     torch.save(state, folder / "pytorch_model.bin")
 
 
+def in_doubles(folder: Path, model: Any) -> None:
+    model.save_pretrained(folder)
+    edit_tensors(lambda tensors: {k: v.double() for k, v in tensors.items()})(folder)
+
+
 def pickled_as_before_2020(folder: Path, model: Any) -> None:
     without_weights(folder, model)
     torch.save(
@@ -102,7 +107,7 @@ def stored_thrice(folder: Path, model: Any) -> None:
 
 @pytest.mark.parametrize(
     "prepare",
-    [sharded, pickled, pickled_as_before_2020, pickled_in_shards, stored_thrice],
+    [sharded, in_doubles, pickled, pickled_as_before_2020, pickled_in_shards, stored_thrice],
     ids=lambda prepare: prepare.__name__,
 )
 def test_same_model_same_weights(prepare: Prepare, model: Any, plain: Path, tmp_path: Path) -> None:
@@ -195,6 +200,7 @@ class Malice:
         return (Path.touch, (self.trace,))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("plainly", [True, False], ids=["pickle", "torch"])
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
 def test_pickles_run_nothing(name: str, plainly: bool, saved: Path, tmp_path: Path) -> None:
@@ -265,6 +271,7 @@ def not_a_number(tensors: dict[str, Any]) -> dict[str, Any]:
         (edit_json(d_ff=100), r"has shape \[128, 64\].* \[100, 64\]"),
         (edit_json("d_ff"), "has no 'd_ff'"),
         (edit_json(model_type="gpt_neo"), "'gpt_neo' .* t5, .*--via optimum"),
+        (edit_json(quantization_config={"quant_method": "gptq"}), r"quantized already \(gptq\)"),
         (edit_json(dense_act_fn="mish"), "activation 'mish'"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
         (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
