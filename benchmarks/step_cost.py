@@ -35,13 +35,9 @@ def main(bundle: str, rounds: int, threads: int) -> None:
         """Median milliseconds per token around token 60."""
         # No end token: both requests run as long as they are asked.
         chunks = generator.stream(source, max_new_tokens=allowed, eos_token_ids=[], num_beams=1)
-        times = []
-        for _ in itertools.islice(chunks, TOKENS.stop):
-            times.append(time.perf_counter())
+        times = [time.perf_counter() for _ in itertools.islice(chunks, TOKENS.stop)]
         chunks.close()
-        return 1e3 * statistics.median(
-            times[t] - times[t - 1] for t in TOKENS
-        )
+        return 1e3 * statistics.median(times[t] - times[t - 1] for t in TOKENS)
 
     step_ms(ALLOWED[0])
     samples = [[step_ms(allowed) for allowed in ALLOWED] for _ in range(rounds)]
