@@ -20,7 +20,6 @@ transformers.logging.set_verbosity_error()
 TOLERANCE = 2e-4
 """Largest accepted logit difference, as a fraction of the logits' range."""
 NEW_TOKENS = 14
-ROWS = 3
 
 Array = NDArray[np.float32]
 Rows = list[list[int]]
@@ -169,6 +168,11 @@ def until_eos(row: list[int], eos: Sequence[int]) -> list[int]:
     """A row without what was padded after its end."""
     ends = [i for i, token in enumerate(row) if token in eos]
     return row[: ends[0] + 1] if ends else row
+
+
+def tokens_of(rows: Rows) -> int:
+    """Different tokens in rows: a model that repeats itself would prove little."""
+    return len({token for row in rows for token in row})
 
 
 def choose_eos(rows: Rows, never: Sequence[int] = ()) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 from tests.parity.harness import (
     Case,
     Oracle,
-    Rows,
     Transformers,
     choose_eos,
     random_rows,
@@ -148,8 +147,3 @@ def with_prefix(prefix: str) -> Edit:
             for name, tensor in tensors.items()
         }
     )
-
-
-def tokens_of(rows: Rows) -> int:
-    """Different tokens in rows: a model that repeats itself would prove little."""
-    return len({token for row in rows for token in row})

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tests.parity.harness import Array, Rows, padded, torch, transformers, until_eos
+from tests.parity.harness import NEW_TOKENS, Array, Rows, padded, torch, transformers, until_eos
 
 F = torch.nn.functional
 
@@ -82,8 +82,6 @@ class Mu:
 
     def generate(self, inputs: Rows, beams: int) -> Rows:
         """See `Oracle`; the search is transformers', over this model without a cache."""
-        from tests.parity.harness import NEW_TOKENS
-
         model = _searchable(self, inputs)
         settings = transformers.GenerationConfig(
             max_new_tokens=NEW_TOKENS,

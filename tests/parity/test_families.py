@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.parity import decoder_only, mu, seq2seq
-from tests.parity.harness import NEW_TOKENS, TOLERANCE, Case, difference
-from tests.parity.huggingface import tokens_of
+from tests.parity.harness import NEW_TOKENS, TOLERANCE, Case, difference, tokens_of
 from tests.parity.subject import Subject
 
 CASES: list[Case] = [*seq2seq.CASES, *decoder_only.CASES, *mu.CASES]

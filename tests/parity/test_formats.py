@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -354,7 +355,7 @@ def test_no_such_checkpoint(arguments: Sequence[str], said: str, tmp_path: Path)
     assert result.stdout == ""
     message = result.stderr.removeprefix("Error: ").rstrip("\n")
     assert_one_sentence(message)
-    assert pytest.importorskip("re").search(said, message)
+    assert re.search(said, message)
     assert not (tmp_path / "bundle").exists()
 
 
