@@ -66,7 +66,14 @@ def test_wrong_inputs(generator: Generator, kind: str) -> None:
 
 def test_inputs_that_are_unusual_but_right(generator: Generator) -> None:
     expected = generator.generate([[3, 4, 1]])
-    for inputs in ((3, 4, 1), np.array([3, 4, 1]), np.array([[3, 4, 1]], np.uint8), ["ab"], "AB"):
+    same: list[Any] = [
+        (3, 4, 1),
+        np.array([3, 4, 1]),
+        np.array([[3, 4, 1]], np.uint8),
+        ["ab"],
+        "AB",
+    ]
+    for inputs in same:
         assert generator.generate(inputs) == expected
     assert generator.generate([]) == []
     assert generator.generate(iter(["ab"])) == expected  # type: ignore[arg-type]
