@@ -61,8 +61,9 @@ t5, mt5, umt5, bart, marian = (
 )
 
 # As transformers 4 wrote it: whether the head is tied also said whether its input is scaled.
-OLD_UNTIED = edit_json("scale_decoder_outputs", tie_word_embeddings=False)
-OLD_TIED = edit_json("scale_decoder_outputs", tie_word_embeddings=True)
+NEWER = ("scale_decoder_outputs", "dense_act_fn", "is_gated_act")
+OLD_UNTIED = edit_json(*NEWER, tie_word_embeddings=False)
+OLD_TIED = edit_json(*NEWER, tie_word_embeddings=True)
 
 
 def unscaled(model: Any) -> None:
