@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,12 +11,11 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class _StderrHandler(logging.StreamHandler[Any]):
+class _StderrHandler(logging.Handler):
     """Writes to the standard error of the moment, which tests and progress bars replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
-        super().emit(record)
+        click.echo(self.format(record), err=True)
 
 
 def configure(level: int) -> None:
