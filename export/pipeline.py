@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from os import PathLike, fspath
@@ -12,10 +13,10 @@ from edgedec.errors import CheckpointError, InputError
 from edgedec.export.bundle import Progress, new_folder, save_graphs, write_file
 from edgedec.export.checkpoint import Checkpoint, open_checkpoint
 from edgedec.export.families import family_of, open_model
-from edgedec.export.graphs import StageRange, model_graphs, parse_stages
-from edgedec.export.spec import ModelSpec
+from edgedec.export.graphs import model_graphs, parse_stages
+from edgedec.export.reference import Reference
+from edgedec.export.route import Exported
 from edgedec.export.tokenizer import convert_tokenizer
-from edgedec.export.weights import Weights
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.manifest import (
@@ -58,20 +59,19 @@ def run(
     target = Path(out)
     progress("opening the checkpoint", 0.0)
     checkpoint = open_checkpoint(fspath(name), options.revision)
-    spec, weights = open_model(checkpoint.config, checkpoint.tensors)
-    stages = parse_stages(options.stages, spec.decoder.layers)
-    with new_folder(target, force=options.force) as folder:
-        graphs = model_graphs(spec, weights, stages, options.dtype)
-        models = {name: b.model("edgedec", version("edgedec")) for name, b in graphs.items()}
-        files, parameters = save_graphs(models, folder, progress)
-        files |= _write_tokenizer(checkpoint, spec, options, folder)
+    with (
+        new_folder(target, force=options.force) as folder,
+        _routed(checkpoint, options, progress) as model,
+    ):
+        files, parameters = save_graphs(model.graphs, folder, progress)
+        files |= _write_tokenizer(checkpoint, model, options, folder)
         files |= _copy_files(checkpoint.folder, folder)
-        manifest = _manifest(checkpoint, spec, stages, options, files, parameters)
-        readme = _readme(target.name, manifest)
+        manifest = _manifest(checkpoint, model, options, files, parameters)
+        readme = _readme(manifest)
         files["README.md"] = write_file(folder / "README.md", readme.encode())
         manifest = replace(manifest, files=dict(sorted(files.items())))
         if options.verify:
-            manifest = _verified(Bundle(folder, manifest), spec, weights, options.dtype, progress)
+            manifest = _verified(Bundle(folder, manifest), model, options.dtype, progress)
         write_file(folder / MANIFEST, dump_manifest(manifest).encode())
     return target
 
@@ -83,28 +83,75 @@ def _check(options: Options) -> None:
         raise InputError(
             f"--quant {options.quant!r}: this version exports floating point only (--dtype)."
         )
-    if options.via is not None:
-        raise InputError(f"--via {options.via!r}: there is no such route.")
+    if options.via not in (None, "optimum"):
+        raise InputError(f"--via {options.via!r}: there is no such route; there is 'optimum'.")
+    if options.via is not None and options.stages is not None:
+        raise InputError(
+            f"--stages with --via {options.via}: graphs that were traced cannot be cut."
+        )
 
 
-def _verified(
-    bundle: Bundle, spec: ModelSpec, weights: Weights, storage: str, progress: Progress
-) -> Manifest:
+def _routed(
+    checkpoint: Checkpoint, options: Options, progress: Progress
+) -> AbstractContextManager[Exported]:
+    if options.via is None:
+        return nullcontext(_through_family(checkpoint, options))
+    from edgedec.export.optimum import exported
+
+    return exported(checkpoint, options.dtype, progress)
+
+
+def _through_family(checkpoint: Checkpoint, options: Options) -> Exported:
+    spec, weights = open_model(checkpoint.config, checkpoint.tensors)
+    weights = weights.rounded(options.dtype)
+    stages = parse_stages(options.stages, spec.decoder.layers)
+    whole = len(stages) == 1
+    graphs = model_graphs(spec, weights, stages, options.dtype)
+    family = family_of(checkpoint.config)
+    config = checkpoint.config
+    if family.generation is not None:
+        config = {**family.generation(config), **config}
+    return Exported(
+        graphs={name: b.model("edgedec", version("edgedec")) for name, b in graphs.items()},
+        model=spec.to_json(),
+        interface=Interface(
+            architecture="encoder-decoder" if spec.encoder is not None else "decoder-only",
+            vocab_size=spec.vocab_size,
+            d_model=spec.d_model,
+            decoder_layers=spec.decoder.layers,
+            kv_width=spec.decoder.kv_width,
+            max_source=spec.max_source,
+            max_target=spec.max_target,
+        ),
+        stages=tuple(
+            Stage("decoder" if whole else f"decoder.{s.first}-{s.last}", s.first, s.last)
+            for s in stages
+        ),
+        generation=GenerationConfig.from_huggingface(
+            checkpoint.generation_config, config, encoder_decoder=spec.encoder is not None
+        ),
+        tokenizer=checkpoint.folder,
+        logits=Reference(spec, weights).logits,
+    )
+
+
+def _verified(bundle: Bundle, model: Exported, storage: str, progress: Progress) -> Manifest:
     from edgedec.export.verify import verify
 
     progress("verifying", 0.0)
-    verified = verify(bundle, spec, weights, storage)
+    verified = verify(bundle, model.logits, storage, model.check)
     progress("verifying", 1.0)
     return replace(bundle.manifest, verified=verified)
 
 
 def _write_tokenizer(
-    checkpoint: Checkpoint, spec: ModelSpec, options: Options, folder: Path
+    checkpoint: Checkpoint, model: Exported, options: Options, folder: Path
 ) -> dict[str, FileEntry]:
-    source = checkpoint.folder if options.tokenizer is None else Path(options.tokenizer)
+    source = model.tokenizer if options.tokenizer is None else Path(options.tokenizer)
     if not source.is_dir():
         raise InputError(f"--tokenizer {str(source)!r} is not a folder.")
-    converted = convert_tokenizer(source, {**checkpoint.config, "vocab_size": spec.vocab_size})
+    size = model.interface.vocab_size
+    converted = convert_tokenizer(source, {**checkpoint.config, "vocab_size": size})
     if converted is None and options.tokenizer is not None:
         raise CheckpointError(f"{str(source)!r} has no tokenizer files.")
     if converted is None:
@@ -125,18 +172,11 @@ def _copy_files(source: Path, folder: Path) -> dict[str, FileEntry]:
 
 def _manifest(
     checkpoint: Checkpoint,
-    spec: ModelSpec,
-    stages: tuple[StageRange, ...],
+    model: Exported,
     options: Options,
     files: dict[str, FileEntry],
     parameters: int,
 ) -> Manifest:
-    whole = len(stages) == 1
-    names = [name.removesuffix(".onnx") for name in files if name.endswith(".onnx")]
-    family = family_of(checkpoint.config)
-    config = checkpoint.config
-    if family.generation is not None:
-        config = {**family.generation(config), **config}
     return Manifest(
         schema_version=SCHEMA_VERSION,
         producer=f"edgedec {version('edgedec')}",
@@ -148,40 +188,28 @@ def _manifest(
             revision=checkpoint.source.revision,
             sha256=checkpoint.source.sha256,
         ),
-        model=spec.to_json(),
-        interface=Interface(
-            architecture="encoder-decoder" if spec.encoder is not None else "decoder-only",
-            vocab_size=spec.vocab_size,
-            d_model=spec.d_model,
-            decoder_layers=spec.decoder.layers,
-            kv_width=spec.decoder.kv_width,
-            max_source=spec.max_source,
-            max_target=spec.max_target,
-        ),
-        components={name: Component(f"{name}.onnx", "cpu", options.dtype) for name in names},
-        encoder="encoder" if spec.encoder is not None else None,
-        stages=tuple(
-            Stage("decoder" if whole else f"decoder.{s.first}-{s.last}", s.first, s.last)
-            for s in stages
-        ),
-        head=None if whole else "head",
-        generation=GenerationConfig.from_huggingface(
-            checkpoint.generation_config, config, encoder_decoder=spec.encoder is not None
-        ),
+        model=model.model,
+        interface=model.interface,
+        components={name: Component(f"{name}.onnx", "cpu", options.dtype) for name in model.graphs},
+        encoder="encoder" if "encoder" in model.graphs else None,
+        stages=model.stages,
+        head="head" if "head" in model.graphs else None,
+        generation=model.generation,
         parameters=parameters,
         verified=None,
         files=files,
     )
 
 
-def _readme(name: str, manifest: Manifest) -> str:
+def _readme(manifest: Manifest) -> str:
+    """The same wherever the bundle is, so that the same checkpoint gives the same bytes."""
     source = manifest.source
     revision = f" at revision `{source.revision}`" if source.revision else ""
     return (
-        f"# {name}\n\n"
+        f"# {source.id}\n\n"
         f"An edgedec bundle of `{source.id}`{revision}, made by {manifest.producer}: "
         f"{manifest.interface.architecture}, {manifest.parameters:,} parameters.\n\n"
-        f'    edgedec run {name} "some text"\n'
-        f"    edgedec inspect {name}\n\n"
+        f'    edgedec run . "some text"\n'
+        f"    edgedec inspect .\n\n"
         "`edgedec.json` lists what is inside. The weights keep the licence of their source.\n"
     )

@@ -1,13 +1,12 @@
-"""Check a bundle that was just written against the NumPy reference of its spec."""
+"""Check a bundle that was just written against another implementation of its model."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from edgedec.errors import CheckFailedError
-from edgedec.export.reference import Array, Ids, Reference
-from edgedec.export.spec import ModelSpec
-from edgedec.export.weights import Weights
+from edgedec.export.reference import Array
+from edgedec.export.route import Ids, Logits
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.depth.full import Full
 from edgedec.runtime.generator import Generator
@@ -15,27 +14,49 @@ from edgedec.runtime.manifest import Verified
 
 TOLERANCE = {"fp32": 2e-4, "fp16": 2e-3, "bf16": 2e-2}
 """Largest accepted logit difference, as a fraction of the logits' range, by weight storage."""
-SOURCE, TARGET, STEPS = 9, 6, 3
+STEPS = 3
+"""Tokens that are fed one by one, after the rest of the target in one pass."""
 
 
-def verify(bundle: Bundle, spec: ModelSpec, weights: Weights, storage: str) -> Verified:
-    """Compare logits on random tokens: two rows, one of them padded, in one pass and by steps.
+def verify(bundle: Bundle, logits: Logits, storage: str, lengths: tuple[int, int]) -> Verified:
+    """Compare logits on random tokens: two rows of different lengths, in one pass and by steps.
+
+    The rows differ in their sources, or in their prompts where there is no source.
+
+    Args:
+        bundle: what was written.
+        logits: the other implementation: the NumPy reference of a spec, or the original in torch.
+        storage: how the bundle stores its weights.
+        lengths: tokens of the longer source, and of each target.
 
     Raises:
         CheckFailedError: the difference is larger than `TOLERANCE`.
     """
+    io = bundle.manifest.interface
+    encodes = bundle.manifest.encoder is not None
     rng = np.random.default_rng(0)
-    source_length = min(SOURCE, spec.max_source or SOURCE)
-    target_length = min(TARGET + STEPS, spec.max_target or TARGET + STEPS)
-    source = rng.integers(0, spec.vocab_size, (2, source_length))
-    target = rng.integers(0, spec.vocab_size, (2, target_length))
-    counts = np.array([source_length, max(1, source_length // 2)])
-    mask = (np.arange(source_length) < counts[:, None]).astype(np.int64)
-    expected = Reference(spec, weights).logits(source, mask, target)
-    actual = _run(
-        bundle, spec, [list(row[:n]) for row, n in zip(source, counts, strict=True)], target
-    )
-    difference = float(np.abs(actual - expected[:, -actual.shape[1] :]).max())
+    longest = min(lengths[0], io.max_source or lengths[0])
+    size = min(lengths[1], io.max_target or lengths[1])
+    # Some originals take a padding token for padding wherever it stands.
+    pad = bundle.manifest.generation.pad_token_id
+    tokens = np.setdiff1d(np.arange(io.vocab_size), [] if pad is None else [pad])
+    source = rng.choice(tokens, (2, longest))
+    target = rng.choice(tokens, (2, size))
+    steps = min(STEPS, size - 1)
+    unequal = [size - steps, max(1, (size - steps) // 2)]
+    if encodes:
+        counts = np.array([longest, max(1, longest // 2)])
+        sources = [row[:n].tolist() for row, n in zip(source, counts, strict=True)]
+        mask = (np.arange(longest) < counts[:, None]).astype(np.int64)
+        expected = logits(source, mask, target)
+        prompts = np.array([unequal[0]] * 2)
+    else:
+        sources = None
+        expected = logits(None, None, target)
+        prompts = np.array(unequal)
+    actual = _run(bundle, sources, target, prompts, steps)
+    scored = prompts[:, None] - 1 + np.arange(steps + 1)
+    difference = float(np.abs(actual - expected[[[0], [1]], scored]).max())
     reach = float(expected.max() - expected.min())
     if not difference <= TOLERANCE[storage] * reach:
         raise CheckFailedError(
@@ -46,15 +67,21 @@ def verify(bundle: Bundle, spec: ModelSpec, weights: Weights, storage: str) -> V
     return Verified(max_abs_difference=difference, logit_range=reach, tokens=int(target.size))
 
 
-def _run(bundle: Bundle, spec: ModelSpec, sources: list[list[int]], target: Ids) -> Array:
-    """Logits of the last positions: after one pass over the prompt, then token by token."""
+def _run(
+    bundle: Bundle, sources: list[list[int]] | None, target: Ids, prompts: Ids, steps: int
+) -> Array:
+    """Logits after the first ``prompts [2]`` tokens in one pass, and after each of the next."""
     generator = Generator(bundle, threads=1)
     plan = Full(len(bundle.manifest.stages)).plan(0, {})
-    decoding = generator.start_decoding(sources if spec.encoder is not None else None, len(target))
-    prompt = max(1, target.shape[1] - STEPS)
+    decoding = generator.start_decoding(sources, len(target))
     logits = []
-    for begin, end in [(0, prompt), *((t, t + 1) for t in range(prompt, target.shape[1]))]:
-        output = decoding.step(np.ascontiguousarray(target[:, begin:end]), plan, want_logits=True)
+
+    def step(tokens: Ids, counts: Ids | None) -> None:
+        output = decoding.step(tokens, plan, counts=counts, want_logits=True)
         assert output.logits is not None
         logits.append(output.logits.copy())
+
+    step(np.ascontiguousarray(target[:, : prompts.max()]), prompts)
+    for k in range(steps):
+        step(target[[0, 1], prompts + k][:, None], None)
     return np.stack(logits, axis=1)

@@ -1,0 +1,45 @@
+"""What every way from a checkpoint to graphs has to deliver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgedec.runtime.generation import GenerationConfig
+from edgedec.runtime.manifest import Interface, Stage
+
+Ids = NDArray[np.int64]
+Logits = Callable[[Ids | None, Ids | None, Ids], NDArray[np.float32]]
+"""``(source [B, S], its mask, target [B, T]) -> logits [B, T, vocab]``; a decoder-only model has
+no source."""
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A model, ready to be written.
+
+    Attributes:
+        graphs: component name -> model; the contract is in ``docs/bundle.md``.
+        model: what is known of the model, for tools.
+        interface: what the runtime must know.
+        stages: the decoder, in order.
+        generation: how the checkpoint wants to be decoded.
+        tokenizer: folder with the tokenizer's files.
+        logits: another implementation of the model, to hold the graphs against.
+        check: how many source and target tokens that takes.
+    """
+
+    graphs: Mapping[str, ir.Model]
+    model: dict[str, Any]
+    interface: Interface
+    stages: tuple[Stage, ...]
+    generation: GenerationConfig
+    tokenizer: Path
+    logits: Logits
+    check: tuple[int, int] = (9, 9)
