@@ -7,6 +7,7 @@ new weights make a new bundle and need no change here.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -129,5 +130,6 @@ def _key(checkpoint: Path) -> str:
 def _sweep(home: Path) -> None:
     """Remove what exports that were killed have left behind."""
     for path in home.glob(".new-*"):
-        if time.time() - path.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # it was another process's, and is done
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(path, ignore_errors=True)

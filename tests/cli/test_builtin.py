@@ -105,6 +105,14 @@ def test_abandoned_exports_are_swept(
     assert (home / ".new-fresh").exists()
 
 
+def test_sweeping_meets_folders_that_another_process_removes(
+    checkpoints: Path, exports: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "glob", lambda home, pattern: iter([home / ".new-gone"]))
+    monkeypatch.setattr(builtin, "builtin_names", lambda: ["tiny"])
+    assert (builtin.resolve_bundle("tiny") / "edgedec.json").exists()
+
+
 def test_a_bundle_folder_wins_over_a_name_and_another_folder_does_not(
     checkpoints: Path, exports: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
