@@ -93,6 +93,13 @@ def test_everything_that_matters_is_shown(invoke: Invoke, folder: Path) -> None:
     assert all(line == line.rstrip() for line in result.stdout.splitlines())
 
 
+def test_a_model_without_a_family(invoke: Invoke, folder: Path) -> None:
+    manifest = json.loads((folder / "edgedec.json").read_text(encoding="utf-8"))
+    manifest["model"] = {"route": "optimum", "model_type": "pegasus"}
+    (folder / "edgedec.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert "pegasus through optimum, encoder-decoder" in invoke("inspect", str(folder)).stdout
+
+
 def test_not_verified_is_said(invoke: Invoke, tmp_path: Path) -> None:
     write_bundle(tmp_path / "b", None)
     assert "no (exported with --no-verify)" in invoke("inspect", str(tmp_path / "b")).stdout

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -59,7 +60,7 @@ def _facts(manifest: Manifest) -> list[str]:
     rows = [
         ["source", f"{source.id}{revision}, sha256 {source.sha256[:12]}"],
         ["made by", f"{manifest.producer}, format {manifest.schema_version}"],
-        ["model", f"{manifest.model.get('family', 'unknown family')}, {io.architecture}"],
+        ["model", f"{_family(manifest.model)}, {io.architecture}"],
         ["parameters", f"{manifest.parameters:,} in {human_bytes(size)}"],
         ["vocabulary", f"{io.vocab_size:,}"],
         ["width", f"{io.d_model:,}"],
@@ -68,6 +69,12 @@ def _facts(manifest: Manifest) -> list[str]:
         ["verified", _verified(manifest.verified)],
     ]
     return columns(rows)
+
+
+def _family(model: Mapping[str, Any]) -> str:
+    if "family" in model:
+        return str(model["family"])
+    return f"{model.get('model_type', 'unknown')} through {model.get('route', 'an unknown route')}"
 
 
 def _limit(tokens: int | None) -> str:
