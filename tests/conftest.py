@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# `python -m pytest` puts the repository first, whose kernels/ transformers would take for a package.
+sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() != ROOT]
 
 # Before anything imports the libraries that read these.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
