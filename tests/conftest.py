@@ -14,7 +14,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# `python -m pytest` puts the repository first, whose kernels/ transformers would take for a package.
+# `python -m pytest` puts the repository first: transformers would take our kernels/ for a package.
 sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() != ROOT]
 
 # Before anything imports the libraries that read these.
