@@ -5,7 +5,7 @@ PYTHON ?= python3
 # The demo shows the base install, without torch; the tests need the dev extra.
 DEMO_ENV ?= .venv-demo
 TEST_ENV ?= .venv
-WORDS ?= deployment edge decoder phoneme quantization
+WORDS ?= deployment edge computer kitchen window
 PYTEST_ARGS ?=
 
 # The repository root must not be on sys.path: its folders would hide other packages (CONTRIBUTING.md).
