@@ -31,7 +31,7 @@ from edgedec.runtime.manifest import (
     dump_manifest,
 )
 
-COPIED = re.compile(r"(config|generation_config)\.json|(LICENSE|NOTICE).*")
+COPIED = re.compile(r"(config|generation_config)\.json|(LICENSE|NOTICE)[\w .()-]*")
 """Files of a checkpoint that go into the bundle as they are; notices must travel with weights."""
 COPY_LIMIT = 1 << 20
 DTYPES = ("fp32", "fp16", "bf16")
@@ -181,10 +181,7 @@ def _manifest(
         schema_version=SCHEMA_VERSION,
         producer=f"edgedec {version('edgedec')}",
         source=Source(
-            # A local path is nobody's business and would change the bytes: its last part will do.
-            id=checkpoint.source.id
-            if checkpoint.source.revision
-            else Path(checkpoint.source.id).resolve().name,
+            id=_label(checkpoint),
             revision=checkpoint.source.revision,
             sha256=checkpoint.source.sha256,
         ),
@@ -199,6 +196,13 @@ def _manifest(
         verified=None,
         files=files,
     )
+
+
+def _label(checkpoint: Checkpoint) -> str:
+    """A hub id, or of a local path the last part: the rest would change the bundle's bytes."""
+    source = checkpoint.source
+    name = source.id if source.revision else Path(source.id).resolve().name
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def _readme(manifest: Manifest) -> str:

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+MOST_LAYERS = 1 << 12
+LARGEST = 1 << 24
+"""No width, number of rows or distance of any model is larger."""
+
+
+def check_sizes(most: int = LARGEST, **sizes: Any) -> None:
+    """Refuse facts that are no sizes; raises ValueError with the first."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= most:
+            raise ValueError(f"{name} cannot be {str(size)[:40]!r}")
+
+
+def check_numbers(**numbers: Any) -> None:
+    """Refuse facts that are no finite numbers; raises ValueError with the first."""
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not math.isfinite(number):
+            raise ValueError(f"{name} cannot be {str(number)[:40]!r}")
 
 
 @dataclass(frozen=True)
@@ -20,6 +38,11 @@ class RelativeBias:
     per_layer: bool
     kind: Literal["relative_bias"] = "relative_bias"
 
+    def __post_init__(self) -> None:
+        check_sizes(buckets=self.buckets, max_distance=self.max_distance)
+        if self.buckets < 4 or self.max_distance <= self.buckets // 2:
+            raise ValueError(f"{self.buckets} buckets cannot reach {self.max_distance} positions")
+
 
 @dataclass(frozen=True)
 class Rotary:
@@ -31,6 +54,10 @@ class Rotary:
 
     inverse_frequencies: tuple[float, ...]
     kind: Literal["rotary"] = "rotary"
+
+    def __post_init__(self) -> None:
+        for frequency in self.inverse_frequencies:
+            check_numbers(inverse_frequency=frequency)
 
 
 @dataclass(frozen=True)
@@ -74,6 +101,15 @@ class Stack:
     out_bias: bool
     mlp_bias: bool
 
+    def __post_init__(self) -> None:
+        check_sizes(MOST_LAYERS, layers=self.layers, heads=self.heads, kv_heads=self.kv_heads)
+        check_sizes(head_dim=self.head_dim, d_ff=self.d_ff)
+        check_numbers(norm_epsilon=self.norm_epsilon, attention_scale=self.attention_scale)
+        if not 0 <= self.norm_epsilon < 1:
+            raise ValueError(f"norm_epsilon cannot be {self.norm_epsilon}")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} of keys and values")
+
     @property
     def q_width(self) -> int:
         """Channels of the queries: ``heads * head_dim``."""
@@ -87,7 +123,10 @@ class Stack:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything about a model except its weights. ``encoder is None`` means decoder-only."""
+    """Everything about a model except its weights. ``encoder is None`` means decoder-only.
+
+    Like its parts, it raises ValueError for facts that no model has.
+    """
 
     family: str
     vocab_size: int
@@ -104,6 +143,13 @@ class ModelSpec:
     """Longest source in tokens, ``None`` without a limit."""
     max_target: int | None
     """Longest target in tokens (prompt included), ``None`` without a limit."""
+
+    def __post_init__(self) -> None:
+        check_sizes(vocab_size=self.vocab_size, d_model=self.d_model, d_embedding=self.d_embedding)
+        check_numbers(embedding_scale=self.embedding_scale, logit_scale=self.logit_scale)
+        for limit in (self.max_source, self.max_target):
+            if limit is not None:
+                check_sizes(1 << 30, length=limit)
 
     def to_json(self) -> dict[str, Any]:
         """The spec as JSON types, for the manifest."""

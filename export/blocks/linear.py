@@ -33,10 +33,12 @@ def norm(b: Builder, x: ir.Value, stack: Stack, width: int, name: str = "norm") 
     """RMS or layer normalisation over the last axis (ONNX RMSNormalization, LayerNormalization)."""
     scale = b.vector(f"{name}.weight", (width,))
     if stack.norm == "rms":
-        return b.op("RMSNormalization", x, scale, name=name, axis=-1, epsilon=stack.norm_epsilon)
+        return b.op(
+            "RMSNormalization", x, scale, name=name, axis=-1, epsilon=float(stack.norm_epsilon)
+        )
     bias = b.vector(f"{name}.bias", (width,))
     return b.op(
-        "LayerNormalization", x, scale, bias, name=name, axis=-1, epsilon=stack.norm_epsilon
+        "LayerNormalization", x, scale, bias, name=name, axis=-1, epsilon=float(stack.norm_epsilon)
     )
 
 

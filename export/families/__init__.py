@@ -59,7 +59,7 @@ def family_of(config: Config) -> Family:
     """The family of a configuration; one sentence naming the alternatives when there is none."""
     families = load_families()
     model_type = config.get("model_type")
-    if model_type in families:
+    if isinstance(model_type, str) and model_type in families:
         return families[model_type]
     raise CheckpointError(
         f"model_type {model_type!r} of config.json has no family here (there are "
@@ -86,6 +86,10 @@ def open_model(config: Config, tensors: Tensors) -> tuple[ModelSpec, Weights]:
         spec = family.spec(config, tensors)
     except KeyError as error:
         raise CheckpointError(f"config.json has no {error.args[0]!r}, which it needs.") from error
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise CheckpointError(
+            f"config.json has a value that is no model's ({error}): is the file damaged?"
+        ) from error
     layers = {"decoder": spec.decoder.layers}
     if spec.encoder is not None:
         layers["encoder"] = spec.encoder.layers

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from edgedec.export.families import Config
 from edgedec.export.families.fields import refuse
-from edgedec.export.spec import Rotary
+from edgedec.export.spec import Rotary, check_sizes
 
 Frequencies = NDArray[np.float64]
+LARGEST_HEAD = 1 << 16
 
 
 def rotary(config: Config, head_dim: int) -> Rotary:
@@ -20,6 +21,7 @@ def rotary(config: Config, head_dim: int) -> Rotary:
     Scalings: none, ``linear`` (arXiv 2306.15595) and ``llama3`` (arXiv 2407.21783, 3.2); others
     also rescale attention and are refused.
     """
+    check_sizes(LARGEST_HEAD, head_dim=head_dim)
     rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
     theta = float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0)
     kind = rope.get("rope_type") or rope.get("type") or "default"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,7 +102,7 @@ def test_killed_export_leaves_no_bundle(checkpoint: Path, tmp_path: Path) -> Non
             os.kill(process.pid, signal.SIGKILL)
         assert not out.exists()
         assert not list(out.parent.rglob("edgedec.json"))
-        assert cli("export", str(checkpoint), "-o", str(out))[0] == 0
+    assert export_checkpoint(checkpoint, out) == out
 
 
 @pytest.fixture
@@ -235,3 +236,12 @@ def test_an_empty_folder_is_as_good_as_none(checkpoint: Path, tmp_path: Path) ->
     (tmp_path / "bundle").mkdir()
     open_bundle(export_checkpoint(checkpoint, tmp_path / "bundle"))
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_names_that_cannot_be_printed(checkpoint: Path, tmp_path: Path) -> None:
+    """Of the checkpoint's folder and of a file that would be copied."""
+    strange = Path(shutil.copytree(checkpoint, tmp_path / "tiny\x1b[31m"))
+    (strange / "LICENSE\x07").write_text("beep")
+    manifest = open_bundle(export_checkpoint(strange, tmp_path / "bundle")).manifest
+    assert manifest.source.id == "tiny?[31m"
+    assert [name for name in manifest.files if "LICENSE" in name] == ["LICENSE"]
