@@ -85,8 +85,9 @@ class Session:
 
 def first_line(error: Exception) -> str:
     """What ONNX Runtime says, without the traces that some of its messages carry."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # It quotes names from graphs, and a terminal obeys control characters.
+    return "".join(letter if letter.isprintable() else "?" for letter in lines[0][:300])
 
 
 def empty(*shape: int) -> NDArray[np.float32]:

@@ -263,6 +263,10 @@ GRAPHS: dict[str, tuple[Callable[[Graph], object], str]] = {
     "batch_dims below zero": (attribute("GatherND", "batch_dims", -(1 << 31)), "batch_dims"),
     "no nodes": (lambda m: m.graph.ClearField("node"), "cannot be opened"),
     "no graph": (lambda m: m.ClearField("graph"), "cannot be opened"),
+    "names that a terminal obeys": (
+        lambda m: m.graph.node.append(helper.make_node("Relu", ["\x1b[31m"], ["\x07"])),
+        "cannot be opened",
+    ),
     "an operator that fails": (attribute("ArgMax", "axis", 7), "ONNX Runtime"),
 }
 

@@ -165,6 +165,16 @@ def test_more_than_there_is_memory(exported: Path) -> None:
     assert done.stderr.startswith("Error: there is not enough memory")
 
 
+def test_memory_that_runs_out_elsewhere(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(edgedec, "load", fail)
+    result = CliRunner().invoke(cli, ["run", str(exported), "a"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: There is not enough memory")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from edgedec.cli.terminal.logs import start, verbosity
-from edgedec.errors import EdgedecError
+from edgedec.errors import EdgedecError, InputError
 
 INTERRUPTED = 130  # what a shell reports for a process ended by SIGINT
 PIPE_CLOSED = 141  # and by SIGPIPE
@@ -49,6 +49,10 @@ class _Verbs(click.Group):
             return super().invoke(ctx)
         except EdgedecError as error:
             raise _Failure(error) from error
+        except MemoryError as error:
+            raise _Failure(
+                InputError("There is not enough memory: use shorter inputs, or fewer at a time.")
+            ) from error
         except BrokenPipeError:
             _abandon_stdout()
             raise click.exceptions.Exit(PIPE_CLOSED) from None
