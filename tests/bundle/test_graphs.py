@@ -6,16 +6,24 @@ import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from numpy.typing import NDArray
 
 from edgedec.export import bundle as writer
 from edgedec.export import export_checkpoint
+from edgedec.export.blocks.positions import MASKED
 
 MODULE = re.compile(r"(encoder|decoder|head|rotary|positions)(\.[a-z0-9_]+|\.[A-Z][A-Za-z0-9_]+)*")
 PARTS = ("key", "value")
+BITS = st.integers(0, 1)
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +37,14 @@ def half(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(request: pytest.FixtureRequest) -> Path:
     folder: Path = request.getfixturevalue(request.param)
     return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(exported: Path) -> Any:
+    """A session of its encoder."""
+    return onnxruntime.InferenceSession(
+        exported / "encoder.onnx", providers=["CPUExecutionProvider"]
+    )
 
 
 def graphs(bundle: Path) -> dict[str, onnx.ModelProto]:
@@ -89,6 +105,24 @@ def test_cross_keys_and_values_enter_decoders_only(bundle: Path) -> None:
             if bundle.name != "llama" and layers:
                 wanted = {f"cross.{i}.{p}" for i in layers for p in PARTS}
                 assert inputs == {"cross.mask", *wanted}
+
+
+@settings(max_examples=25)
+@given(mask=st.integers(1, 4).flatmap(lambda rows: npst.arrays(np.int64, (rows, 7), elements=BITS)))
+def test_the_encoder_hides_padding_wherever_it_is(encoder: Any, mask: NDArray[np.int64]) -> None:
+    """One bias for cross-attention, and states that no padding token can change."""
+    ids = np.arange(mask.size).reshape(mask.shape) % 29 + 3
+    other = np.where(mask == 1, ids, 2)
+    names = [output.name for output in encoder.get_outputs()]
+    found, again = (
+        dict(zip(names, encoder.run(None, {"input_ids": x, "attention_mask": mask}), strict=True))
+        for x in (ids, other)
+    )
+    wanted = np.where(mask == 1, np.float32(0), np.float32(MASKED))
+    np.testing.assert_array_equal(found["cross.mask"], wanted[:, None, None, :])
+    seen = (mask == 1) & mask.any(axis=1, keepdims=True)
+    for name in (f"cross.{i}.{part}" for i in (0, 1) for part in PARTS):
+        np.testing.assert_allclose(found[name][seen], again[name][seen], rtol=1e-5, atol=1e-5)
 
 
 def test_weights_lie_aligned_and_once(bundle: Path) -> None:
