@@ -96,7 +96,7 @@ def exported(checkpoint: Checkpoint, storage: str, progress: Progress) -> Iterat
             stages=(Stage("decoder", 0, caches.layers),),
             # What transformers made of the checkpoint's files and the architecture's defaults.
             generation=GenerationConfig.from_huggingface(
-                original.generation_config.to_dict(), config.to_dict(), encoder_decoder=encodes
+                original.generation_config.to_diff_dict(), config.to_dict(), encoder_decoder=encodes
             ),
             tokenizer=_tokenizer(checkpoint.folder, folder),
             logits=partial(_logits, checkpoint.folder, task),
@@ -137,19 +137,25 @@ def _task(config: Mapping[str, Any]) -> str:
 
 
 def _load(checkpoint: Path, task: str) -> Any:
-    """The model in torch."""
+    """The model in torch; transformers would fill tensors that are missing with random numbers."""
     import torch
     from optimum.exporters.tasks import TasksManager
 
-    return TasksManager.get_model_from_task(
-        task,
-        str(checkpoint),
-        framework="pt",
-        library_name="transformers",
+    kind = TasksManager.get_model_class_for_task(task, framework="pt", library="transformers")
+    model, report = kind.from_pretrained(
+        checkpoint,
         torch_dtype=torch.float32,
         local_files_only=True,
         trust_remote_code=False,
-    ).eval()
+        output_loading_info=True,
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise CheckpointError(
+            f"the checkpoint has no tensor {missing[0]!r} ({len(missing)} are missing): "
+            "its config.json and its weights do not belong together, or a shard is missing."
+        )
+    return model.eval()
 
 
 def _trace(checkpoint: Path, task: str, folder: Path) -> Any:
@@ -171,6 +177,8 @@ def _trace(checkpoint: Path, task: str, folder: Path) -> Any:
                 no_post_process=True,  # it would join two decoders with the same weights by an If
                 do_validation=False,  # the finished bundle is held against torch instead
             )
+    except CheckpointError:
+        raise
     except Exception as error:  # torch raises whatever the model made it stumble over
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(

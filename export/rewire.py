@@ -343,7 +343,7 @@ def _move(
     part.outputs.clear()
     for theirs, ours in zip(part.inputs, inputs, strict=True):
         ir.convenience.replace_all_uses_with(theirs, ours)
-    for name, value in list(part.initializers.items()):
+    for name, value in sorted(part.initializers.items()):  # they come out of a set
         del part.initializers[name]
         value.name = f"{prefix}{name}"
         graph.register_initializer(value)
