@@ -21,7 +21,12 @@ def build_tokenizer(phonemes: Iterable[str]) -> Tokenizer:
     vocabulary = {token: i for i, token in enumerate([PAD, EOS, UNK, *GRAPHEMES, *phonemes])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]
+        [
+            normalizers.NFD(),
+            normalizers.StripAccents(),
+            normalizers.Lowercase(),
+            normalizers.Replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"),
+        ]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("."), "isolated")]
