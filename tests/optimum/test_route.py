@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,6 +59,22 @@ def test_other_routes_do_not_exist(folder: Callable[..., Path], tmp_path: Path) 
 def test_unknown_architectures_are_told_of_the_route() -> None:
     with pytest.raises(CheckpointError, match="--via optimum"):
         family_of({"model_type": "pegasus"})
+
+
+def test_longest_sequences() -> None:
+    from edgedec.export.optimum import _limit
+
+    bart = SimpleNamespace(max_position_embeddings=1024)
+    led = SimpleNamespace(max_encoder_position_embeddings=16384, max_decoder_position_embeddings=9)
+    longrope = SimpleNamespace(
+        max_position_embeddings=131072,
+        original_max_position_embeddings=4096,
+        rope_scaling={"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]},
+    )
+    assert _limit(bart, "encoder") == _limit(bart, "decoder") == 1024
+    assert (_limit(led, "encoder"), _limit(led, "decoder")) == (16384, 9)
+    assert _limit(longrope, "decoder") == 4096
+    assert _limit(SimpleNamespace(), "decoder") is None
 
 
 @pytest.mark.parametrize(
