@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MAX_PHONEMES = 40
-BATCH_WORDS = 256
+BATCH_WORDS = 64
 
 
 def predict(

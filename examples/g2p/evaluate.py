@@ -28,7 +28,7 @@ from g2p.metrics import ErrorRates, score
 )
 @click.option("--split", "part", default="test", type=click.Choice(["valid", "test"]))
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the figures as JSON.")
-@click.option("--threads", default=3)
+@click.option("--threads", default=1)
 def main(checkpoint: Path, dictionary: Path, part: str, out: Path | None, threads: int) -> None:
     """Decode a split greedily through every exit of a checkpoint, computing in float32."""
     torch.set_num_threads(threads)
