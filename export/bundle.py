@@ -34,20 +34,30 @@ class WeightFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.parameters = 0
+        """Distinct floating-point values: weights and tables, but no scalars."""
         self._file: IO[bytes] = path.open("wb")
         self._digest = hashlib.sha256()
         self._size = 0
         self._offsets: dict[bytes, int] = {}
+        self._seen: set[bytes] = set()
 
-    def store(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
-        """Write a tensor, unless its bytes are there already, and return the reference."""
+    def store(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        """Return what the graph holds in a tensor's place.
+
+        That is a reference to its bytes, written here unless they are here already, or for a small
+        tensor its values.
+        """
         values = tensor.numpy()
         data = values.tobytes()  # little-endian on every machine edgedec runs on
         key = hashlib.sha256(data).digest()
+        if key not in self._seen and tensor.dtype.is_floating_point() and values.size > 1:
+            self.parameters += values.size
+        self._seen.add(key)
+        if len(data) < INLINE_LIMIT:
+            return ir.Tensor(values, dtype=tensor.dtype, name=tensor.name)
         if key not in self._offsets:
             self._write(bytes(-self._size % ALIGNMENT))
             self._offsets[key] = self._size
-            self.parameters += tensor.size
             self._write(data)
         return ir.ExternalTensor(
             location=WEIGHTS,
@@ -91,11 +101,8 @@ def save_graphs(
         for value in model.graph.initializers.values():
             tensor = value.const_value
             assert tensor is not None
-            if tensor.nbytes >= INLINE_LIMIT:
-                value.const_value = weights.store(tensor)
-            else:
-                # Read here: the serializer would wrap what reading a damaged tensor raises.
-                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+            # Small tensors too are read here: the serializer would wrap what a damaged one raises.
+            value.const_value = weights.store(tensor)
             done += 1
             progress("writing weights", done / total)
         data = ir.serde.serialize_model(model).SerializeToString(deterministic=True)

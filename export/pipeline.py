@@ -122,6 +122,7 @@ def _through_family(checkpoint: Checkpoint, options: Options) -> Exported:
             kv_width=spec.decoder.kv_width,
             max_source=spec.max_source,
             max_target=spec.max_target,
+            attention_heads=max(s.heads for s in (spec.encoder, spec.decoder) if s is not None),
         ),
         stages=tuple(
             Stage("decoder" if whole else f"decoder.{s.first}-{s.last}", s.first, s.last)

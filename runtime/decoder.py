@@ -28,6 +28,21 @@ class StepOutput:
     next_token: NDArray[np.int64]
     logits: NDArray[np.float32] | None
 
+    def copy(self) -> StepOutput:
+        """The same, in memory that no step overwrites."""
+        return StepOutput(
+            self.next_token.copy(), None if self.logits is None else self.logits.copy()
+        )
+
+    def replace(self, rows: NDArray[np.bool_], other: StepOutput) -> StepOutput:
+        """What ``other`` says of ``rows``, and this of the rest."""
+        return StepOutput(
+            np.where(rows, other.next_token, self.next_token),
+            None
+            if self.logits is None or other.logits is None
+            else np.where(rows[:, None], other.logits, self.logits),
+        )
+
 
 class Decoder:
     """The decoder components of a bundle: stages in order, and a head where they have none.

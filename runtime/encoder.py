@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 
 from edgedec.runtime.contract import check_encoder
 from edgedec.runtime.manifest import Interface
+from edgedec.runtime.memory import require
 from edgedec.runtime.session import Session, empty
+
+SCORES = 3
+"""Float32 arrays ``[rows, heads, S, S]`` alive at a time in attention: bias, scores, a copy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +46,18 @@ class Encoder:
         self._interface = interface
 
     def encode(self, sources: Sequence[Sequence[int]], pad: int) -> Memory:
-        """Encode a batch; each source has at least one token, shorter ones are padded."""
+        """Encode a batch; each source has at least one token, shorter ones are padded.
+
+        Raises:
+            InputError: attention over the longest source does not fit into memory.
+        """
         rows, longest = len(sources), max(len(s) for s in sources)
+        heads = self._interface.attention_heads or 1
+        require(
+            SCORES * rows * heads * longest * longest * 4,
+            f"encoding {longest:,} tokens, {rows} input(s) at a time,",
+            "split the input, or take fewer at a time",
+        )
         ids: NDArray[np.int64] = np.full((rows, longest), pad, np.int64)
         mask = np.zeros((rows, longest), np.int64)
         for row, source in enumerate(sources):

@@ -23,6 +23,8 @@ from edgedec.runtime.text import Tokenizer
 
 Input = str | Sequence[int]
 BATCH_SIZE = 16
+PREFILL = 512
+"""A prompt is fed in pieces of this many tokens, so that attention over it stays small."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ class Generator:
             One result per input, in order.
 
         Raises:
-            InputError: an input that is empty, too long or no text, or an option out of range.
+            InputError: an input without a single token, too long or no text, or an option out of
+                range.
         """
         if batch_size < 1:
             raise InputError(f"batch_size must be a whole number of at least 1, not {batch_size}.")
@@ -164,7 +167,11 @@ class Generator:
         config = self._config(options)
         if config.num_beams > 1:
             raise InputError("beam search cannot stream: use num_beams=1.")
-        search, run = self._start([self._encode(item)], config, 0)
+        if not isinstance(item, str) and any(isinstance(part, str) for part in _list(item)):
+            raise InputError("a stream has one input: give a text or one list of token ids.")
+        return self._chunks(*self._start([self._encode(item)], config, 0))
+
+    def _chunks(self, search: Search, run: Iterator[None]) -> Iterator[Chunk]:
         decoder = self._tokenizer.decoder() if self._tokenizer is not None else None
         sent = 0
         for _ in run:
@@ -261,14 +268,23 @@ class Generator:
     def _prefill(
         self, decoding: Decoding, prompts: list[list[int]], pad: int, want_logits: bool
     ) -> StepOutput:
-        """Feed the decoder prompts in one pass, padded at the end."""
+        """Feed the decoder prompts, padded at the end, and score each row's next token."""
         counts = np.array([len(p) for p in prompts], np.int64)
-        tokens: NDArray[np.int64] = np.full((len(prompts), int(counts.max())), pad, np.int64)
+        longest = int(counts.max())
+        tokens: NDArray[np.int64] = np.full((len(prompts), longest), pad, np.int64)
         for row, prompt in enumerate(prompts):
             tokens[row, : len(prompt)] = prompt
-        return decoding.step(
-            tokens, self._policy.plan(0, {}), counts=counts, want_logits=want_logits
-        )
+        found: StepOutput | None = None
+        for begin in range(0, longest, PREFILL):
+            piece = np.ascontiguousarray(tokens[:, begin : begin + PREFILL])
+            here = np.clip(counts - begin, 0, piece.shape[1])
+            output = decoding.step(
+                piece, self._policy.plan(0, {}), counts=here, want_logits=want_logits
+            )
+            # The row's next token follows from the piece that its prompt ends in.
+            found = output.copy() if found is None else found.replace(here > 0, output)
+        assert found is not None
+        return found
 
     def _encode(self, item: Input) -> list[int]:
         if isinstance(item, str):

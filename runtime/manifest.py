@@ -63,11 +63,16 @@ class Interface:
     kv_width: int
     max_source: int | None
     max_target: int | None
+    attention_heads: int | None = None
+    """The most heads that any layer has: what attention over a long input takes of memory."""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """ONNX Runtime against the NumPy reference on random tokens, in logits."""
+    """ONNX Runtime against another implementation on random tokens, in logits.
+
+    The other one is the NumPy reference of the spec, or torch on the way through optimum.
+    """
 
     max_abs_difference: float
     logit_range: float

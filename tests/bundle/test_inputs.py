@@ -158,11 +158,20 @@ edgedec.cli.main()
 
 
 def test_more_than_there_is_memory(exported: Path) -> None:
-    """40,000 tokens attend to each other: 12 GB of scores."""
-    command = [sys.executable, "-c", SCRIPT, "run", str(exported), "a" * 40_000, "--threads", "1"]
+    """20,000 tokens attend to each other: more than the process may have."""
+    command = [sys.executable, "-c", SCRIPT, "run", str(exported), "a" * 20_000, "--threads", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-    assert done.stderr.startswith("Error: there is not enough memory")
+    assert "memory" in done.stderr
+
+
+def test_more_memory_than_the_machine_has(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where allocations are granted that do not exist, the process would be killed."""
+    generator = edgedec.load(exported, threads=1)
+    monkeypatch.setattr("edgedec.runtime.memory.available_bytes", lambda: 1_000_000)
+    assert generator.generate("a" * 50, max_new_tokens=1)
+    with pytest.raises(InputError, match=r"501 tokens, 1 input.* 0.0 GB are available: split"):
+        generator.generate("a" * 500, max_new_tokens=1)
 
 
 def test_memory_that_runs_out_elsewhere(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
