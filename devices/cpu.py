@@ -12,6 +12,7 @@ from edgedec.runtime.session import Session, first_line
 
 MAX_DEFAULT_THREADS = 4
 """Decoding one sequence is bound by memory: more threads than this rarely help and often hurt."""
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,10 @@ class Cpu:
 
         if threads is None:
             threads = min(available_cores(), MAX_DEFAULT_THREADS)
-        if not 1 <= threads <= 1024:
-            raise InputError(f"--threads {threads}: give a number from 1 to 1024.")
+        if not 1 <= threads <= MOST_THREADS:
+            raise InputError(
+                f"threads must be a whole number from 1 to {MOST_THREADS:,}, not {threads!r}."
+            )
         try:
             session = onnxruntime.InferenceSession(
                 graph,

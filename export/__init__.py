@@ -6,6 +6,7 @@ The package can be called: ``edgedec.export(...)`` is `export_checkpoint`.
 from __future__ import annotations
 
 import sys
+from inspect import Signature, signature
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,10 @@ def export_checkpoint(
 
 class _CallableModule(ModuleType):
     """Lets `edgedec.export` be both the package and the function of the public API."""
+
+    @property
+    def __signature__(self) -> Signature:
+        return signature(export_checkpoint)
 
     def __call__(self, *args: Any, **options: Any) -> Path:
         return export_checkpoint(*args, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from dataclasses import dataclass
 from functools import partial
@@ -89,13 +90,13 @@ def _open_file(path: Path, name: str) -> Checkpoint:
 
 
 def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
+    if (folder / "edgedec.json").exists():
+        raise CheckpointError(f"{name!r} is a bundle already: use 'edgedec run {name} TEXT'.")
     if (folder / "model.pt").exists() and not any(
         any(folder.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin")
     ):
         return _open_file(folder / "model.pt", name)
     if not (folder / "config.json").exists():
-        if (folder / "edgedec.json").exists():
-            raise CheckpointError(f"{name!r} is a bundle already: use 'edgedec run {name} TEXT'.")
         raise CheckpointError(f"{name!r} has no config.json: it is not a checkpoint folder.")
     config = read_json(folder / "config.json")
     tensors, files = _open_weights(folder)
@@ -182,6 +183,11 @@ def _read_safetensors(path: Path) -> Tensors:
     for name in file.keys():  # noqa: SIM118  (it is no mapping)
         stored = file.get_slice(name)
         kind = stored.get_dtype()
+        if kind not in SAFETENSORS_TYPES and name.endswith(".weight"):
+            raise CheckpointError(
+                f"tensor {name!r} of {path.name} is stored as {kind}, and edgedec reads "
+                f"{', '.join(SAFETENSORS_TYPES)}: use the checkpoint before it was quantized."
+            )
         if kind in SAFETENSORS_TYPES:
             tensors[name] = Tensor(
                 name=name,
@@ -207,7 +213,7 @@ def _read_pickle(path: Path) -> Tensors:
     except Exception as error:  # torch raises whatever the damaged archive made it stumble over
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path.name} cannot be read as a weights-only checkpoint ({reason[:120]})."
+            f"{path.name} cannot be read as a weights-only checkpoint ({first_sentence(reason)})."
         ) from error
     if isinstance(state, dict) and isinstance(state.get("model_state_dict"), dict):
         state = state["model_state_dict"]  # Mu's training checkpoints
@@ -223,6 +229,11 @@ def _read_pickle(path: Path) -> Tensors:
         for name, value in state.items()
         if isinstance(value, torch.Tensor) and value.is_floating_point()
     }
+
+
+def first_sentence(text: str) -> str:
+    """The beginning of a library's message, which may go on for a page."""
+    return re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0][:300].rstrip(".")
 
 
 def _to_numpy(tensor: Any) -> NDArray[np.float32]:

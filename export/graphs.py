@@ -7,6 +7,7 @@ new tokens and writes its caches in place; the head turns any stage's output int
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,15 +53,18 @@ def parse_stages(text: str | Sequence[int] | None, layers: int) -> tuple[StageRa
         cuts = list(range(layers))
     else:
         try:
-            cuts = [int(c) for c in (text.split(",") if isinstance(text, str) else text)]
-        except ValueError:
+            if isinstance(text, str):
+                cuts = [int(cut) for cut in text.split(",")]
+            else:
+                cuts = [operator.index(cut) for cut in text]
+        except (ValueError, TypeError):
             raise InputError(
-                f"--stages {text!r}: give layer numbers such as 0,1,4, or 'all'."
+                f"stages {text!r}: give layer numbers such as 0,1,4, or 'all'."
             ) from None
         cuts = cuts if cuts[:1] == [0] else [0, *cuts]
     if cuts != sorted(set(cuts)) or cuts[-1] >= layers or cuts[0] < 0:
         raise InputError(
-            f"--stages {text}: cuts must be increasing layer numbers from 0 to {layers - 1} "
+            f"stages {text}: cuts must be increasing layer numbers from 0 to {layers - 1} "
             f"(the decoder has {layers} layers)."
         )
     return tuple(StageRange(a, z) for a, z in zip(cuts, [*cuts[1:], layers], strict=True))

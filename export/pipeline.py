@@ -29,6 +29,7 @@ from edgedec.runtime.manifest import (
     Source,
     Stage,
     dump_manifest,
+    load_manifest,
 )
 
 COPIED = re.compile(r"(config|generation_config)\.json|(LICENSE|NOTICE)[\w .()-]*")
@@ -72,7 +73,9 @@ def run(
         manifest = replace(manifest, files=dict(sorted(files.items())))
         if options.verify:
             manifest = _verified(Bundle(folder, manifest), model, options.dtype, progress)
-        write_file(folder / MANIFEST, dump_manifest(manifest).encode())
+        text = dump_manifest(manifest)
+        load_manifest(text)  # what no reader takes is not written
+        write_file(folder / MANIFEST, text.encode())
     return target
 
 

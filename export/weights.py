@@ -156,10 +156,3 @@ class Weights:
                 f"asks for {list(shape)}: config.json does not belong to these weights."
             )
         return tensor
-
-    def same_values(self, a: str, b: str) -> bool:
-        """Whether two tensors are equal, value for value (a tied weight stored twice)."""
-        first, second = self[a], self[b]
-        if first.shape != second.shape:
-            return False
-        return first.name == second.name or bool(np.array_equal(first.read(), second.read()))

@@ -14,8 +14,8 @@ from edgedec.runtime.onnx_file import read_onnx
 
 MAX_OPSET = 24
 HASHED_AT_OPEN = 1 << 26
-"""Files up to this size (64 MiB) are hashed on every opening: the graphs, the tokenizer. Weights
-are only values, cannot break anything, and are hashed by `verify_files`."""
+"""Files up to this size (64 MiB) are hashed on every opening. Larger weights would make opening
+slow; being only values they cannot break anything, and `verify_files` hashes them."""
 MAX_MANIFEST = MAX_GRAPH = 1 << 24
 """Bytes of ``edgedec.json`` and of one graph without its weights; a thousand layers have fewer."""
 
@@ -75,7 +75,7 @@ def check_files(bundle: Bundle) -> None:
         if sizes[name] > MAX_GRAPH:
             raise BundleError(f"{name} is too large for a graph ({sizes[name]:,} bytes).")
     for name, entry in files.items():
-        if sizes[name] > HASHED_AT_OPEN or name.endswith(".bin"):
+        if sizes[name] > HASHED_AT_OPEN and name not in graphs:
             continue
         try:
             data = bundle.path(name).read_bytes()

@@ -253,6 +253,7 @@ class GenerationConfig:
         * `temperature`, `top_k` or `top_p` turn sampling on (`temperature=0` turns it off). A seed
           alone does not, so that passing one always is harmless.
         * Sampling replaces the checkpoint's beams, and `num_beams` above 1 its sampling.
+        * `eos_token_id`, the name in `generation_config.json`, is `eos_token_ids`.
         * `max_length` replaces the checkpoint's `max_new_tokens`, and `min_length` its
           `min_new_tokens`.
 
@@ -261,6 +262,8 @@ class GenerationConfig:
         Raises:
             InputError: an unknown option, a value out of range, or options that contradict.
         """
+        if "eos_token_id" in options:
+            options.setdefault("eos_token_ids", options.pop("eos_token_id"))
         for name in options:
             if name not in _RULES:
                 raise InputError(_unknown(name))

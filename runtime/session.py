@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +38,6 @@ class Session:
         self.name = name
         self._inference = inference
         self._binding = inference.io_binding()
-        self._outputs: Sequence[str] = ()
         # The runtime holds bare pointers: whatever is bound must live as long as its binding.
         self._alive: dict[str, NDArray[Any]] = {}
         self.inputs = {i.name: Port(i.type, tuple(i.shape)) for i in inference.get_inputs()}
@@ -55,7 +53,7 @@ class Session:
     def bind_outputs(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Let these outputs, and no others, be written to ``arrays`` (C-contiguous)."""
         self._binding.clear_binding_outputs()
-        self._outputs = tuple(arrays)
+        self._alive = {k: v for k, v in self._alive.items() if not k.startswith("-> ")}
         for name, array in arrays.items():
             if not array.flags.c_contiguous:
                 raise ValueError(f"{name} is not C-contiguous")

@@ -112,10 +112,6 @@ class Builder:
             self._initializers[path] = self._initializer(path, values.shape, lambda: values, dtype)
         return self._initializers[path]
 
-    def has_weight(self, name: str) -> bool:
-        """Whether the current scope has this tensor."""
-        return self.path(name) in self._weights
-
     def read(self, name: str) -> NDArray[np.float32]:
         """A tensor's values, to compute a table from."""
         return self._weights[self.path(name)].read()

@@ -246,3 +246,29 @@ def test_names_that_cannot_be_printed(checkpoint: Path, tmp_path: Path) -> None:
     manifest = open_bundle(export_checkpoint(strange, tmp_path / "bundle")).manifest
     assert manifest.source.id == "tiny?[31m"
     assert [name for name in manifest.files if "LICENSE" in name] == ["LICENSE"]
+
+
+def test_leftovers_of_killed_exports_go_after_a_day(checkpoint: Path, tmp_path: Path) -> None:
+    old, new = tmp_path / ".b.partial-old", tmp_path / ".b.partial-new"
+    for folder in (old, new):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    export_checkpoint(checkpoint, tmp_path / "b")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [new.name, "b"]
+
+
+def test_a_terminated_export_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import os, signal, sys
+        from edgedec.cli import cli
+        from edgedec.export import pipeline
+        pipeline.save_graphs = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+        sys.argv[1:] = ["export", *sys.argv[1:]]
+        cli()
+        """
+    )
+    command = [sys.executable, "-c", script, str(checkpoint), "-o", str(tmp_path / "b")]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert list(tmp_path.iterdir()) == []

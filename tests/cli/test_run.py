@@ -204,3 +204,13 @@ def test_there_are_as_many_output_lines_as_input_lines(
     assert result.stdout_bytes.count(b"\n") == len(texts)
     records = invoke("run", bundle, "-", "--json", stdin=stdin).stdout_bytes.split(b"\n")[:-1]
     assert [json.loads(record)["index"] for record in records] == list(range(len(texts)))
+
+
+def test_a_refused_line_is_named(invoke: Invoke, bundle: str, tmp_path: Path) -> None:
+    file = tmp_path / "in.txt"
+    file.write_text("one\ntwo\nboom\n", encoding="utf-8")
+    result = invoke("run", bundle, "-f", str(file), "--batch-size", "2")
+    assert (result.exit_code, result.stdout) == (2, "ONE\nTWO\n")
+    assert f"Error: {file}, line 3: The model refuses this input." in result.stderr
+    result = invoke("run", bundle, "-f", str(file), "--batch-size", "3")
+    assert f"Error: {file}, lines 1 to 3: " in result.stderr

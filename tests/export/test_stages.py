@@ -35,7 +35,7 @@ def test_shorthands() -> None:
     ["", ",", "one", "0,,1", "0;1", "-1", "0,3", "0,1,1", "2,1", "1.5", "0x1", "9" * 5000, "none"],
 )
 def test_cuts_that_do_not_exist(text: str) -> None:
-    with pytest.raises(InputError, match=r"^--stages "):
+    with pytest.raises(InputError, match=r"^stages "):
         parse_stages(text, 3)
 
 

@@ -297,3 +297,8 @@ def test_wrong_value_in_a_file() -> None:
         GenerationConfig.from_huggingface({"top_p": 3}, {})
     with pytest.raises(CheckpointError, match=r"^In config.json: num_beams must be"):
         GenerationConfig.from_huggingface(None, {"num_beams": "four"})
+
+
+def test_the_end_token_has_two_names() -> None:
+    assert GenerationConfig().override(eos_token_id=5).eos_token_ids == (5,)
+    assert GenerationConfig().override(eos_token_id=[5, 6]).eos_token_ids == (5, 6)

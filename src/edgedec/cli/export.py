@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 
 import click
@@ -68,6 +70,8 @@ def command(
     from edgedec.builtin import builtin_checkpoint
     from edgedec.export import export_checkpoint
 
+    # Unwind when asked to stop, so that the half-written folder goes away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     name = checkpoint or model or ""
     source = builtin_checkpoint(name) or name
     with Bar("exporting", 1.0) as bar:

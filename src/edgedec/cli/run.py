@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -111,7 +112,8 @@ def command(
         with Bar("generating", total, unit="lines", shown=shown) as bar:
             index = asked = 0
             for batch in lines.batches(inputs, size):
-                results = _generate(generator, batch, asked, given, ids)
+                with _located(source, index, len(batch)):
+                    results = _generate(generator, batch, asked, given, ids)
                 for prompt, result in zip(batch, results, strict=True):
                     if as_json:
                         line = _record(index, prompt, result)
@@ -122,6 +124,18 @@ def command(
                 out.flush()
                 asked += sum(result is not None for result in results)
                 bar.advance(len(batch))
+
+
+@contextmanager
+def _located(source: str | None, before: int, count: int) -> Iterator[None]:
+    """Say which lines of a file an unsuitable input is among."""
+    try:
+        yield
+    except InputError as error:
+        if source is None:
+            raise
+        at = f"line {before + 1}" if count == 1 else f"lines {before + 1} to {before + count}"
+        raise InputError(f"{lines.shown(source)}, {at}: {error}") from error
 
 
 def _source(text: str | None, file: str | None, *, stream: bool, as_json: bool) -> str | None:

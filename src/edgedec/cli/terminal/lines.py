@@ -29,6 +29,11 @@ def _open(name: str) -> AbstractContextManager[BinaryIO]:
         raise InputError(f"Cannot read {name}: {error.strerror}.") from error
 
 
+def shown(name: str) -> str:
+    """What messages call an input file."""
+    return "standard input" if name == STDIN else name
+
+
 def read_lines(name: str) -> Iterator[str]:
     r"""Yield the lines of a UTF-8 file (`-`: standard input) without their line ends.
 
@@ -37,7 +42,6 @@ def read_lines(name: str) -> Iterator[str]:
     Raises:
         InputError: the file cannot be read, or a line is not valid UTF-8.
     """
-    shown = "standard input" if name == STDIN else name
     with _open(name) as file:
         for number, raw in enumerate(file, start=1):
             line = raw.removeprefix(_BOM) if number == 1 else raw
@@ -46,7 +50,7 @@ def read_lines(name: str) -> Iterator[str]:
                 yield line.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise InputError(
-                    f"{shown}, line {number}: byte {line[error.start]:#04x} at column "
+                    f"{shown(name)}, line {number}: byte {line[error.start]:#04x} at column "
                     f"{error.start + 1} is not UTF-8; convert the file to UTF-8 first."
                 ) from error
 
