@@ -206,6 +206,7 @@ def test_there_are_as_many_output_lines_as_input_lines(
     assert [json.loads(record)["index"] for record in records] == list(range(len(texts)))
 
 
+@pytest.mark.usefixtures("generator")
 def test_a_refused_line_is_named(invoke: Invoke, bundle: str, tmp_path: Path) -> None:
     file = tmp_path / "in.txt"
     file.write_text("one\ntwo\nboom\n", encoding="utf-8")
