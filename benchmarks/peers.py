@@ -71,6 +71,8 @@ PROGRAMS = {
         ),
         ".optimum",
     ),
+    # After edgedec's own line: it takes the size from the bundle.
+    "reading the weights": Program("weight_stream.py", (), (), ".edgedec"),
 }
 
 
@@ -183,7 +185,7 @@ def _prepared(work: Path, name: str, program: Program, checkpoint: Path) -> bool
     if home is not None and not home.exists():
         click.echo(f"{name} is not installed (peers.py setup): left out", err=True)
         return False
-    if not model.exists() or home is None:
+    if program.prepare and (not model.exists() or home is None):
         command = [part.format(checkpoint=checkpoint, model=model) for part in program.prepare]
         subprocess.run(
             [_tool(home, command[0]), *command[1:]], check=True, stdout=subprocess.DEVNULL
@@ -203,7 +205,9 @@ def _measure(
         ],
         "new_tokens": case.new_tokens,
     }
-    environment = {**os.environ, "OMP_NUM_THREADS": str(case.threads), "HF_HUB_OFFLINE": "1"}
+    threads = str(case.threads)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment |= {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
     running: dict[str, subprocess.Popen[str]] = {}
     samples: dict[str, Any] = {}
     for name, program in programs.items():
