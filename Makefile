@@ -5,6 +5,7 @@ PYTHON ?= python3
 # The demo shows the base install, without torch; the tests need the dev extra.
 DEMO_ENV ?= .venv-demo
 TEST_ENV ?= .venv
+OPTIMUM_ENV ?= .venv-optimum
 WORDS ?= deployment edge computer kitchen window
 PYTEST_ARGS ?=
 
@@ -15,11 +16,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SETUP := pyproject.toml setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit clean
+.PHONY: help demo test lint types unit test-optimum clean
 
 help:
 	@echo "make demo   install edgedec, export the built-in checkpoint, pronounce a few words"
 	@echo "make test   install the dev environment, then ruff, mypy and the whole test suite"
+	@echo "make test-optimum   the tests of --via optimum, in an environment of their own"
 	@echo "make clean  remove both environments and what the demo wrote"
 
 demo: $(DEMO_ENV)/.installed
@@ -46,7 +48,10 @@ types: $(TEST_ENV)/.installed
 unit: $(TEST_ENV)/.installed
 	$(TEST_ENV)/bin/pytest $(PYTEST_ARGS)
 
-# Editable in both, so that the code in this folder is what runs.
+test-optimum: $(OPTIMUM_ENV)/.installed
+	$(OPTIMUM_ENV)/bin/pytest tests/optimum $(PYTEST_ARGS)
+
+# Editable in all, so that the code in this folder is what runs.
 $(DEMO_ENV)/.installed: $(SETUP)
 	@echo 'Making $(DEMO_ENV) (base install); this downloads about 100 MB the first time.'
 	$(PYTHON) -m venv --clear $(DEMO_ENV)
@@ -59,5 +64,12 @@ $(TEST_ENV)/.installed: $(SETUP)
 	$(TEST_ENV)/bin/pip install -qq --editable '.[dev]'
 	@touch $@
 
+# torch first: optimum alone would take the newest build, with gigabytes for GPUs.
+$(OPTIMUM_ENV)/.installed: $(SETUP)
+	$(PYTHON) -m venv --clear $(OPTIMUM_ENV)
+	$(OPTIMUM_ENV)/bin/pip install -qq torch==2.13.0
+	$(OPTIMUM_ENV)/bin/pip install -qq --editable '.[optimum]' hypothesis jsonschema pytest sentencepiece
+	@touch $@
+
 clean:
-	rm -rf $(DEMO_ENV) $(TEST_ENV) demo build dist edgedec.egg-info src/edgedec.egg-info
+	rm -rf $(DEMO_ENV) $(TEST_ENV) $(OPTIMUM_ENV) demo build dist edgedec.egg-info src/edgedec.egg-info

@@ -1,4 +1,8 @@
-"""Mu, the encoder-decoder of "Return of the Encoder" (arXiv 2501.16273)."""
+"""Mu, the encoder-decoder of "Return of the Encoder" (arXiv 2501.16273).
+
+Its authors treat id 0, the unknown token, as padding wherever it stands; here only what fills up a
+batch is padding. Texts that its tokenizer covers give the same result.
+"""
 
 from __future__ import annotations
 
