@@ -16,18 +16,10 @@ from numpy.typing import NDArray
 
 from edgedec.errors import CheckpointError, MissingDependencyError
 from edgedec.export.weights import Tensor, Tensors
+from edgedec.runtime.manifest import Source
 
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.spm", "*.txt", "LICENSE*", "NOTICE*")
 SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a checkpoint came from: what the user typed, the hub revision, a hash of its files."""
-
-    id: str
-    revision: str | None
-    sha256: str
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgedec.errors import InputError
-from edgedec.export.blocks.attention import keys_values
+from edgedec.export.blocks.attention import Layer, keys_values
 from edgedec.export.blocks.builder import Builder
 from edgedec.export.blocks.embedding import embed, head
 from edgedec.export.blocks.layers import decoder_layer, encoder_layer
@@ -98,7 +98,7 @@ def encoder_graph(b: Builder, spec: ModelSpec) -> None:
     for i in range(stack.layers):
         layer_bias = bias.layer(i)
         with b.scope("encoder", i):
-            x = encoder_layer(b, x, stack, spec.d_model, layer_bias, rotary)
+            x = encoder_layer(Layer(b, stack, spec.d_model, layer_bias, rotary), x)
     if stack.final_norm:
         with b.scope("encoder"):
             x = norm(b, x, stack, spec.d_model)
@@ -155,9 +155,8 @@ def stage_graph(b: Builder, spec: ModelSpec, stage: StageRange, *, with_head: bo
     for i in layers:
         layer_bias = bias.layer(i)
         with b.scope("decoder", i):
-            x, present[i] = decoder_layer(
-                b, x, stack, spec.d_model, layer_bias, rotary, past[i], past_length, cross.get(i)
-            )
+            layer = Layer(b, stack, spec.d_model, layer_bias, rotary)
+            x, present[i] = decoder_layer(layer, x, past[i], past_length, cross.get(i))
     if with_head:
         _emit_head(b, spec, x)
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx_ir as ir
 
 from edgedec.export.blocks.builder import Builder
@@ -9,35 +11,87 @@ from edgedec.export.blocks.linear import linear
 from edgedec.export.blocks.positions import RotaryAngles
 from edgedec.export.spec import Stack
 
+KeyValue = tuple[ir.Value, ir.Value]
+"""Keys and values ``[B, T, kv_heads * head_dim]``."""
 
-def _queries(b: Builder, x: ir.Value, stack: Stack, width: int) -> ir.Value:
-    return linear(b, x, "q", width, stack.q_width, bias=stack.qkv_bias)
+
+@dataclass(frozen=True)
+class Layer:
+    """What the blocks of one layer share.
+
+    Attributes:
+        b: the graph; its scope is the block that is being emitted.
+        stack: the layer's stack.
+        width: channels of the residual stream.
+        bias: added to self-attention's scores ``[B, heads, T', M]``.
+        rotary: angles that turn queries and keys, where the model has them.
+    """
+
+    b: Builder
+    stack: Stack
+    width: int
+    bias: ir.Value
+    rotary: RotaryAngles | None
 
 
-def keys_values(b: Builder, x: ir.Value, stack: Stack, width: int) -> tuple[ir.Value, ir.Value]:
-    """Keys and values ``[B, T, kv_heads * head_dim]`` of ``x [B, T, width]``."""
+def encoder_attention(layer: Layer, x: ir.Value) -> ir.Value:
+    """Self-attention over the whole source ``x [B, S, width]``."""
+    query, key, value = _rotated(layer, x)
+    return _attend(layer.b, query, (key, value), layer.bias, layer.stack, layer.width)
+
+
+def cached_attention(
+    layer: Layer, x: ir.Value, past: KeyValue, past_length: ir.Value
+) -> tuple[ir.Value, KeyValue]:
+    """Self-attention over the cache, which the new keys and values are written into.
+
+    ``TensorScatter`` is functional; the runtime binds its input and output to the same buffer, and
+    then ONNX Runtime writes in place.
+    """
+    b = layer.b
+    query, key, value = _rotated(layer, x)
+    present = (
+        b.op("TensorScatter", past[0], key, past_length, axis=1, name="key_cache"),
+        b.op("TensorScatter", past[1], value, past_length, axis=1, name="value_cache"),
+    )
+    return _attend(b, query, present, layer.bias, layer.stack, layer.width), present
+
+
+def cross_attention(layer: Layer, x: ir.Value, bias: ir.Value, memory: KeyValue) -> ir.Value:
+    """Attention to the source; its keys and values come ready from the encoder graph."""
+    b, stack, width = layer.b, layer.stack, layer.width
+    query = linear(b, x, "q", width, stack.q_width, bias=stack.qkv_bias)
+    return _attend(b, query, memory, bias, stack, width)
+
+
+def keys_values(b: Builder, x: ir.Value, stack: Stack, width: int) -> KeyValue:
+    """Keys and values of ``x [B, T, width]``, before any rotation."""
     key = linear(b, x, "k", width, stack.kv_width, bias=stack.qkv_bias)
     return key, linear(b, x, "v", width, stack.kv_width, bias=stack.qkv_bias)
 
 
-def attend(
-    b: Builder,
-    query: ir.Value,
-    key: ir.Value,
-    value: ir.Value,
-    bias: ir.Value,
-    stack: Stack,
-    width: int,
+def _rotated(layer: Layer, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Queries, keys and values of ``x``, the first two rotated where the model does that."""
+    b, stack, width = layer.b, layer.stack, layer.width
+    query = linear(b, x, "q", width, stack.q_width, bias=stack.qkv_bias)
+    key, value = keys_values(b, x, stack, width)
+    if layer.rotary is not None:
+        query = layer.rotary.rotate(b, query, stack.heads, "q.rotary")
+        key = layer.rotary.rotate(b, key, stack.kv_heads, "k.rotary")
+    return query, key, value
+
+
+def _attend(
+    b: Builder, query: ir.Value, seen: KeyValue, bias: ir.Value, stack: Stack, width: int
 ) -> ir.Value:
     """Scores, softmax, mix and output projection; 3-D inputs, so no node reshapes heads.
 
-    ``bias`` is added to the scores ``[B, heads, T', M]`` (ONNX Attention-24).
+    ``bias`` is added to the scores (ONNX Attention-24).
     """
     mixed = b.op(
         "Attention",
         query,
-        key,
-        value,
+        *seen,
         bias,
         q_num_heads=stack.heads,
         kv_num_heads=stack.kv_heads,
@@ -45,57 +99,3 @@ def attend(
         name="attention",
     )
     return linear(b, mixed, "o", stack.q_width, width, bias=stack.out_bias)
-
-
-def encoder_attention(
-    b: Builder,
-    x: ir.Value,
-    stack: Stack,
-    width: int,
-    bias: ir.Value,
-    rotary: RotaryAngles | None,
-) -> ir.Value:
-    """Self-attention over the whole source."""
-    query = _queries(b, x, stack, width)
-    key, value = keys_values(b, x, stack, width)
-    if rotary is not None:
-        query = rotary.rotate(b, query, stack.heads, "q.rotary")
-        key = rotary.rotate(b, key, stack.kv_heads, "k.rotary")
-    return attend(b, query, key, value, bias, stack, width)
-
-
-def cached_attention(
-    b: Builder,
-    x: ir.Value,
-    stack: Stack,
-    width: int,
-    bias: ir.Value,
-    rotary: RotaryAngles | None,
-    past: tuple[ir.Value, ir.Value],
-    past_length: ir.Value,
-) -> tuple[ir.Value, tuple[ir.Value, ir.Value]]:
-    """Self-attention over the cache, which the new keys and values are written into.
-
-    ``TensorScatter`` is functional; the runtime binds its input and output to the same buffer, and
-    then ONNX Runtime writes in place.
-    """
-    query = _queries(b, x, stack, width)
-    key, value = keys_values(b, x, stack, width)
-    if rotary is not None:
-        query = rotary.rotate(b, query, stack.heads, "q.rotary")
-        key = rotary.rotate(b, key, stack.kv_heads, "k.rotary")
-    keys = b.op("TensorScatter", past[0], key, past_length, axis=1, name="key_cache")
-    values = b.op("TensorScatter", past[1], value, past_length, axis=1, name="value_cache")
-    return attend(b, query, keys, values, bias, stack, width), (keys, values)
-
-
-def cross_attention(
-    b: Builder,
-    x: ir.Value,
-    stack: Stack,
-    width: int,
-    bias: ir.Value,
-    cross: tuple[ir.Value, ir.Value],
-) -> ir.Value:
-    """Attention to the source; its keys and values come ready from the encoder graph."""
-    return attend(b, _queries(b, x, stack, width), *cross, bias, stack, width)
