@@ -80,6 +80,21 @@ def test_inputs_that_are_unusual_but_right(generator: Generator) -> None:
     assert len(generator.generate(["", "\n", "\0", "\U0001f600" * 9])) == 4
 
 
+@pytest.mark.parametrize("piece", [1, 2, 5])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3}, {"min_new_tokens": 3}, {"temperature": 1.5, "seed": 1}]
+)
+def test_prompts_in_pieces(
+    llama: Generator, monkeypatch: pytest.MonkeyPatch, piece: int, options: dict[str, Any]
+) -> None:
+    """However prompts of unequal lengths are cut, their continuation is the same."""
+    prompts = [[3, 5, 7, 9, 11, 4, 6], [8], [2, 3, 4], [9, 8, 7, 6, 5]]
+    whole = llama.generate(prompts, max_new_tokens=6, **options)
+    monkeypatch.setattr("edgedec.runtime.generator.PREFILL", piece)
+    pieces = llama.generate(prompts, max_new_tokens=6, **options)
+    assert [r.tokens for r in pieces] == [r.tokens for r in whole]
+
+
 def test_texts_without_a_tokenizer(llama: Generator) -> None:
     with pytest.raises(InputError, match="has no tokenizer: give lists of token ids"):
         llama.generate("abc")
