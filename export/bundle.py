@@ -7,7 +7,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +15,11 @@ from typing import IO
 import onnx_ir as ir
 
 from edgedec.errors import CheckpointError, InputError
+from edgedec.export.leftovers import sweep
 from edgedec.runtime.manifest import MANIFEST, FileEntry
 
 WEIGHTS = "weights.bin"
 ALIGNMENT = 64
-ABANDONED = 24 * 3600
-"""Seconds without a change after which a half-written folder belongs to nobody."""
 INLINE_LIMIT = 1024
 """Tensors below this many bytes stay in the graph's own file."""
 
@@ -137,7 +135,7 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
     try:
         _check_target(out, force=force)
         out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
+        sweep(out.parent, f".{glob.escape(out.name)}.partial-*")
         partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = getattr(error, "strerror", None) or error
@@ -153,13 +151,6 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _sweep(out: Path) -> None:
-    """Remove what exports of this name left behind that were killed, a day ago or earlier."""
-    for leftover in out.parent.glob(f".{glob.escape(out.name)}.partial-*"):
-        if time.time() - leftover.stat().st_mtime > ABANDONED:
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _check_target(out: Path, *, force: bool) -> None:

@@ -7,13 +7,11 @@ new weights make a new bundle and need no change here.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +19,6 @@ from edgedec.errors import BundleError
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 MANIFEST = "edgedec.json"
-_ABANDONED_S = 24 * 3600.0
 
 
 def builtin_names() -> list[str]:
@@ -92,9 +89,11 @@ def _cached(name: str, note: Callable[[str], None] | None) -> Path:
         return bundle
     if note is not None:
         note(f"Exporting the built-in checkpoint {name} to {bundle} (first use only).")
+    from edgedec.export.leftovers import sweep
+
     try:
         home.mkdir(parents=True, exist_ok=True)
-        _sweep(home)
+        sweep(home, ".new-*")
         work = Path(tempfile.mkdtemp(prefix=".new-", dir=home))
     except OSError as error:
         raise BundleError(
@@ -125,11 +124,3 @@ def _key(checkpoint: Path) -> str:
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
     return f"{version('edgedec')}-{digest.hexdigest()}"
-
-
-def _sweep(home: Path) -> None:
-    """Remove what exports that were killed have left behind."""
-    for path in home.glob(".new-*"):
-        with contextlib.suppress(FileNotFoundError):  # it was another process's, and is done
-            if time.time() - path.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(path, ignore_errors=True)
