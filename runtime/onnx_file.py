@@ -9,8 +9,10 @@ Field numbers are those of ``onnx.proto``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from edgedec.runtime.onnx_node import DOMAINS, check_node, read_texts
+from edgedec.runtime.operators import ATTRIBUTES, DOMAIN, VERSION
 from edgedec.runtime.protobuf import fields, signed
 
 # Message -> field number -> message inside; everything else is skipped.
@@ -28,10 +30,6 @@ REFUSED: dict[tuple[str, int], str] = {
     ("attribute", 11): "graphs inside a node",
     ("function", 11): "a function with default attributes",
 }
-DOMAINS = ("", "ai.onnx", "edgedec")
-"""Operator sets of bundles: the standard one (under both of its names) and our own."""
-LOWEST = {"Attention": {"q_num_heads": 1, "kv_num_heads": 1}, "GatherND": {"batch_dims": 0}}
-"""Operator -> attribute -> smallest value; ONNX Runtime 1.31 dies of smaller ones, and of 2**31."""
 EXTERNAL = {
     "location": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*"),
     "offset": re.compile(r"[0-9]{1,18}"),
@@ -59,6 +57,15 @@ class OnnxFile:
     external: tuple[ExternalData, ...]
 
 
+@dataclass
+class _Found:
+    """What a walk over a file has come across."""
+
+    opsets: dict[str, int]
+    external: list[ExternalData] = field(default_factory=list)
+    functions: set[str] = field(default_factory=set)
+
+
 def read_onnx(data: bytes) -> OnnxFile:
     """Walk a serialized ModelProto.
 
@@ -66,16 +73,32 @@ def read_onnx(data: bytes) -> OnnxFile:
         ValueError: not a well-formed message, a malformed reference, or something that bundles must
             not contain; the message says what.
     """
+    found = _Found(operator_sets(data))
+    if found.opsets.get(DOMAIN, 0) > VERSION:
+        raise ValueError(f"it uses version {found.opsets[DOMAIN]} of edgedec's operators")
+    _walk(memoryview(data), "model", found, in_function=False)
+    return OnnxFile(found.opsets, tuple(found.external))
+
+
+def operator_sets(data: bytes) -> dict[str, int]:
+    """The operator sets that a serialized ModelProto names, by domain; only these are read.
+
+    Raises:
+        ValueError: as `read_onnx`.
+    """
+    return _opsets(memoryview(data), 8)
+
+
+def _opsets(data: memoryview, at: int) -> dict[str, int]:
+    """The operator sets in field ``at`` of a message."""
     opsets: dict[str, int] = {}
     for number, _, value in fields(data):
-        if number == 8 and isinstance(value, memoryview):
+        if number == at and isinstance(value, memoryview):
             domain, version = _opset(value)
             if domain in opsets:
                 raise ValueError(f"operator set {domain!r} is named twice")
             opsets[domain] = version
-    external: list[ExternalData] = []
-    _walk(memoryview(data), "model", external, in_function=False)
-    return OnnxFile(opsets, tuple(external))
+    return opsets
 
 
 def _opset(data: memoryview) -> tuple[str, int]:
@@ -90,56 +113,42 @@ def _opset(data: memoryview) -> tuple[str, int]:
     return domain, version
 
 
-def _walk(
-    data: memoryview, message: str, external: list[ExternalData], *, in_function: bool
-) -> None:
+def _walk(data: memoryview, message: str, found: _Found, *, in_function: bool) -> None:
     """Collect the references below a message; `NESTED` has no cycles, so its depth is bounded."""
     if message == "tensor":
         reference = _reference(data)
         if reference is not None:
-            external.append(reference)
+            found.external.append(reference)
         return
     if message == "node":
-        _check_node(data, in_function=in_function)
+        check_node(data, in_function=in_function)
     if message == "function":
+        _check_function(data, found)
         in_function = True
     inside = NESTED[message]
     for number, _, value in fields(data):
         if (message, number) in REFUSED:
             raise ValueError(f"it contains {REFUSED[message, number]}")
         if number in inside and isinstance(value, memoryview):
-            _walk(value, inside[number], external, in_function=in_function)
+            _walk(value, inside[number], found, in_function=in_function)
 
 
-def _check_node(data: memoryview, *, in_function: bool) -> None:
-    """Refuse what makes ONNX Runtime 1.31 crash, or expand without end."""
-    op_type = domain = ""
-    integers: dict[str, int] = {}
-    for number, _, value in fields(data):
-        if number == 4 and isinstance(value, memoryview):
-            op_type = str(value, "utf-8", "replace")
-        elif number == 7 and isinstance(value, memoryview):
-            domain = str(value, "utf-8", "replace")
-        elif number == 5 and isinstance(value, memoryview):
-            _add_integer(value, integers)
-    if domain not in DOMAINS:
-        raise ValueError(f"operators of {domain!r} are not among edgedec's")
-    if in_function and domain == "edgedec":
-        raise ValueError("a function calls a function")
-    for name, lowest in LOWEST.get(op_type, {}).items():
-        if not lowest <= integers.get(name, lowest) < 1 << 31:
-            raise ValueError(f"{op_type} has {name} = {integers[name]}")
-
-
-def _add_integer(data: memoryview, integers: dict[str, int]) -> None:
-    """Note the value of an integer attribute."""
-    name, integer = "", 0
-    for number, _, value in fields(data):
-        if number == 1 and isinstance(value, memoryview):
-            name = str(value, "utf-8", "replace")
-        elif number == 3 and isinstance(value, int):
-            integer = signed(value)
-    integers[name] = integer
+def _check_function(data: memoryview, found: _Found) -> None:
+    """Refuse functions that are no body of an operator of ours."""
+    name, domain, overload = read_texts(data, 1, 10, 13)
+    attributes = {
+        str(value, "utf-8", "replace")
+        for number, _, value in fields(data)
+        if number == 6 and isinstance(value, memoryview)
+    }
+    rules = ATTRIBUTES.get(name)
+    if domain != DOMAIN or overload or rules is None or attributes != rules.keys():
+        raise ValueError(f"the function {name[:40]!r} is no operator of edgedec's")
+    if name in found.functions:
+        raise ValueError(f"the function {name!r} is there twice")
+    found.functions.add(name)
+    if not _opsets(data, 9).items() <= found.opsets.items():
+        raise ValueError(f"the function {name!r} uses other operator sets than its file")
 
 
 def _reference(data: memoryview) -> ExternalData | None:

@@ -219,11 +219,12 @@ def opset(version: int, domain: str = "") -> Callable[[Graph], None]:
 def function_loop(model: Graph) -> None:
     """A function that calls itself, which a runtime that inlines would follow forever."""
     model.opset_import.append(helper.make_opsetid("edgedec", 1))
-    node = helper.make_node("Again", ["x"], ["y"], domain="edgedec")
+    node = helper.make_node("CodebookGather", ["x"], ["y"], domain="edgedec", bits=4, K=16)
     imports = [helper.make_opsetid("", 24), helper.make_opsetid("edgedec", 1)]
-    function = helper.make_function("edgedec", "Again", ["x"], ["y"], [node], imports)
+    function = helper.make_function(
+        "edgedec", "CodebookGather", ["x"], ["y"], [node], imports, ["bits", "K"]
+    )
     model.functions.append(function)
-    model.graph.node.append(helper.make_node("Again", ["input_ids"], ["z"], domain="edgedec"))
 
 
 def branch(model: Graph) -> None:
@@ -254,7 +255,7 @@ GRAPHS: dict[str, tuple[Callable[[Graph], object], str]] = {
         lambda m: m.graph.node.append(helper.make_node("X", [], ["x"], domain="evil")),
         "evil",
     ),
-    "a function that calls itself": (function_loop, "function"),
+    "a function that calls itself": (function_loop, "calls a function"),
     "control flow": (branch, "graph inside a node"),
     "no heads": (attribute("Attention", "kv_num_heads", 0), "kv_num_heads"),
     "no query heads": (attribute("Attention", "q_num_heads", 0), "q_num_heads"),

@@ -44,8 +44,13 @@ def put(model: onnx.ModelProto, made: TensorProto, place: int) -> None:
         graph.node.append(helper.make_node("Constant", [], ["c"], sparse_value=sparse))
     else:
         node = helper.make_node("Constant", [], ["c"], value=made)
-        imports = [helper.make_opsetid("", 24)]
-        model.functions.append(helper.make_function("edgedec", "F", [], ["c"], [node], imports))
+        imports = list(model.opset_import)
+        if model.functions:
+            model.functions[0].node.append(node)
+            return
+        body = helper.make_function("edgedec", "CodebookGather", [], ["c"], [node], imports)
+        body.attribute.extend(["bits", "K"])
+        model.functions.append(body)
 
 
 @given(

@@ -1,0 +1,96 @@
+"""Check one node of an ``.onnx`` file: its operator, and attributes that end a process.
+
+Field numbers are those of ``onnx.proto``.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from edgedec.runtime.operators import DOMAIN, Value, check_attributes
+from edgedec.runtime.protobuf import fields, signed, varints
+
+DOMAINS = ("", "ai.onnx", DOMAIN)
+"""Operator sets of bundles: the standard one (under both of its names) and our own."""
+LOWEST = {"Attention": {"q_num_heads": 1, "kv_num_heads": 1}, "GatherND": {"batch_dims": 0}}
+"""Operator -> attribute -> smallest value; ONNX Runtime 1.31 dies of smaller ones, and of 2**31."""
+
+
+@dataclass(frozen=True)
+class _Attribute:
+    """An attribute: its value if it is a number, a text or integers, or whose value it takes.
+
+    ``integer`` is what stands in the place for one, whatever the attribute says that it is.
+    """
+
+    name: str
+    value: Value | None
+    integer: int
+    reference: str
+
+
+def check_node(data: memoryview, *, in_function: bool) -> None:
+    """Refuse what makes ONNX Runtime 1.31 crash, or expand without end.
+
+    Raises:
+        ValueError: with the operator or attribute at fault.
+    """
+    op_type, domain, overload = read_texts(data, 4, 7, 8)
+    attributes = _attributes(data, in_function=in_function)
+    if domain not in DOMAINS:
+        raise ValueError(f"operators of {domain!r} are not among edgedec's")
+    if overload:
+        raise ValueError(f"{op_type[:40]} names an overload")
+    if domain == DOMAIN and in_function:
+        raise ValueError("a function calls a function")
+    if domain == DOMAIN:
+        check_attributes(op_type, {name: item.value for name, item in attributes.items()})
+    for name, lowest in LOWEST.get(op_type, {}).items():
+        item = attributes.get(name)
+        # The caller's attribute of the same name is in range where its node is.
+        if item is None or item.reference == name:
+            continue
+        if item.reference or not lowest <= item.integer < 1 << 31:
+            raise ValueError(f"{op_type} has {name} = {item.reference or item.integer}")
+
+
+def read_texts(data: memoryview, *numbers: int) -> tuple[str, ...]:
+    """The texts in some fields of a message, empty where there are none."""
+    found = dict.fromkeys(numbers, "")
+    for number, _, value in fields(data):
+        if number in found and isinstance(value, memoryview):
+            found[number] = str(value, "utf-8", "replace")
+    return tuple(found.values())
+
+
+def _attributes(data: memoryview, *, in_function: bool) -> dict[str, _Attribute]:
+    attributes: dict[str, _Attribute] = {}
+    for number, _, value in fields(data):
+        if number != 5 or not isinstance(value, memoryview):
+            continue
+        item = _attribute(value)
+        if item.name in attributes:
+            raise ValueError(f"the attribute {item.name[:40]!r} is given twice")
+        if item.reference and not in_function:
+            raise ValueError(f"the attribute {item.name[:40]!r} has no value")
+        attributes[item.name] = item
+    return attributes
+
+
+def _attribute(data: memoryview) -> _Attribute:
+    name, text, reference = read_texts(data, 1, 4, 21)
+    numbers = {3: 0, 20: 0}
+    decimal = 0.0
+    integers: list[int] = []
+    for number, _, value in fields(data):
+        if number in numbers and isinstance(value, int):
+            numbers[number] = signed(value)
+        elif number == 2 and isinstance(value, memoryview) and len(value) == 4:
+            (decimal,) = struct.unpack("<f", value)
+        elif number == 8:  # one by one, or packed
+            many = [value] if isinstance(value, int) else varints(value)
+            integers += [signed(item) for item in many]
+    integer, kind = numbers.values()
+    known: dict[int, Value] = {1: decimal, 2: integer, 3: text, 7: tuple(integers)}
+    return _Attribute(name, known.get(kind), integer, reference)
