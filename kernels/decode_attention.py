@@ -1,0 +1,81 @@
+"""DecodeAttention: append keys and values to the cache, then attend causally over it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedec.kernels.memory_attention import ATTRIBUTES, attend
+from edgedec.kernels.operator import Operator, Tensor
+
+OP = Operator(
+    name="DecodeAttention",
+    inputs=(
+        Tensor("query", "float32", ("B", "T", "H*D")),
+        Tensor("key", "float32", ("B", "T", "KV*D")),
+        Tensor("value", "float32", ("B", "T", "KV*D")),
+        Tensor("past_key", "float32", ("B", "M", "KV*D")),
+        Tensor("past_value", "float32", ("B", "M", "KV*D")),
+        Tensor("past_length", "int64", ("B",)),
+        Tensor("bias", "float32", ("1 or H", "L")),
+    ),
+    outputs=(
+        Tensor("Y", "float32", ("B", "T", "H*D")),
+        Tensor("present_key", "float32", ("B", "M", "KV*D")),
+        Tensor("present_value", "float32", ("B", "M", "KV*D")),
+    ),
+    attributes=ATTRIBUTES,
+)
+
+Array = NDArray[np.float32]
+
+
+def reference(
+    query: Array,
+    key: Array,
+    value: Array,
+    past_key: Array,
+    past_value: Array,
+    past_length: NDArray[np.int64],
+    bias: Array,
+    *,
+    q_num_heads: int,
+    kv_num_heads: int,
+    scale: float,
+    origin: int,
+) -> tuple[Array, Array, Array]:
+    """What the operator computes, the attention in float64.
+
+    Token t of row b is position ``p = past_length[b] + t``. It sees the cache's positions j <= p,
+    with ``score = scale * q . k + bias[h or 0, clip(p - j + origin, 0, L - 1)]``; what the cache
+    holds elsewhere is never read. Heads and tolerance are as in MemoryAttention.
+
+    Returns:
+        ``Y [B, T, H*D]`` and the caches with the new positions written; the inputs stay unchanged
+        (kernels write in place where the runtime binds input and output to the same memory).
+
+    Raises:
+        ValueError: a length below 0, or new positions beyond the capacity M.
+    """
+    batch, new, _ = query.shape
+    if (past_length < 0).any() or (past_length + new > past_key.shape[1]).any():
+        raise ValueError(f"{new} positions after {past_length.tolist()} exceed {past_key.shape[1]}")
+    y = np.empty_like(query)
+    present_key, present_value = past_key.copy(), past_value.copy()
+    for b in range(batch):
+        start = int(past_length[b])
+        present_key[b, start : start + new] = key[b]
+        present_value[b, start : start + new] = value[b]
+        for t in range(new):
+            seen = start + t + 1
+            distance = np.arange(seen - 1, -1, -1) + origin
+            y[b, t] = attend(
+                query[b, t : t + 1],
+                present_key[b, :seen],
+                present_value[b, :seen],
+                bias[:, None, distance.clip(0, bias.shape[1] - 1)],
+                q_num_heads,
+                kv_num_heads,
+                scale,
+            )
+    return y, present_key, present_value
