@@ -1,25 +1,20 @@
-"""CTranslate2, float32."""
+"""CTranslate2; the setting is its compute type."""
 
 from __future__ import annotations
 
-import time
-
 from protocol import Task, read_task, serve
-
-started = time.perf_counter()
 
 
 def main(task: Task) -> None:
-    """Open the converted model beside the checkpoint and serve."""
+    """Open the converted model and serve."""
     import ctranslate2
 
-    model = task.checkpoint.with_name(task.checkpoint.name + ".ctranslate2")
     translator = ctranslate2.Translator(
-        str(model),
+        str(task.model),
         device="cpu",
         inter_threads=1,
         intra_threads=task.threads,
-        compute_type="float32",
+        compute_type=task.setting,
     )
     # The checkpoints' tokenizer calls token i "w<i>".
     sources = [[f"w{i}" for i in source] for source in task.sources]
@@ -34,7 +29,7 @@ def main(task: Task) -> None:
         )
         return len(results[0].hypotheses[0])
 
-    serve(task, generate, ctranslate2.__version__, started)
+    serve(task, generate, ctranslate2.__version__)
 
 
 if __name__ == "__main__":

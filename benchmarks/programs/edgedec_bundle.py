@@ -1,21 +1,17 @@
-"""edgedec, float32, ONNX Runtime on CPU."""
+"""edgedec: a bundle, whatever its weights are."""
 
 from __future__ import annotations
 
-import time
 from importlib.metadata import version
 
 from protocol import Task, read_task, serve
 
-started = time.perf_counter()
-
 
 def main(task: Task) -> None:
-    """Open the bundle beside the checkpoint and serve."""
+    """Open the bundle and serve."""
     import edgedec
 
-    bundle = task.checkpoint.with_name(task.checkpoint.name + ".edgedec")
-    generator = edgedec.load(bundle, threads=task.threads)
+    generator = edgedec.load(task.model, threads=task.threads)
 
     def generate(count: int) -> int:
         results = generator.generate(
@@ -23,7 +19,7 @@ def main(task: Task) -> None:
         )
         return len(results[0].tokens)
 
-    serve(task, generate, f"{version('edgedec')} (onnxruntime {version('onnxruntime')})", started)
+    serve(task, generate, f"{version('edgedec')} (onnxruntime {version('onnxruntime')})")
 
 
 if __name__ == "__main__":

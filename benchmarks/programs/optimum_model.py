@@ -1,17 +1,14 @@
-"""optimum-onnx, float32: separate decoder graphs with and without past, ONNX Runtime on CPU."""
+"""optimum-onnx: decoder graphs with and without past; the setting is what their names end with."""
 
 from __future__ import annotations
 
-import time
 from importlib.metadata import version
 
 from protocol import Task, read_task, serve
 
-started = time.perf_counter()
-
 
 def main(task: Task) -> None:
-    """Open the exported model beside the checkpoint and serve."""
+    """Open the exported model and serve."""
     import onnxruntime
     import torch
     from optimum.onnxruntime import ORTModelForSeq2SeqLM
@@ -20,7 +17,10 @@ def main(task: Task) -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = task.threads
     model = ORTModelForSeq2SeqLM.from_pretrained(
-        task.checkpoint.with_name(task.checkpoint.name + ".optimum"),
+        task.model,
+        encoder_file_name=f"encoder_model{task.setting}.onnx",
+        decoder_file_name=f"decoder_model{task.setting}.onnx",
+        decoder_with_past_file_name=f"decoder_with_past_model{task.setting}.onnx",
         session_options=options,
         use_merged=False,
     )
@@ -39,7 +39,7 @@ def main(task: Task) -> None:
         )
         return int(output.shape[1]) - 1
 
-    serve(task, generate, version("optimum-onnx"), started)
+    serve(task, generate, f"{version('optimum-onnx')} (onnxruntime {version('onnxruntime')})")
 
 
 if __name__ == "__main__":

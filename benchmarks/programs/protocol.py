@@ -1,7 +1,7 @@
-"""How a benchmarked program talks to ``peers.py``: one JSON line in, one JSON line out.
+"""How a benchmarked program talks to its caller: a task as JSON, then one JSON line per request.
 
-A program loads its model once and says so; then every line on its input asks for one measurement.
-Between measurements it waits without using a core, so programs can take turns.
+A program loads its model, decodes one token, and says so; then every line on its input asks for one
+measurement. Between measurements it is stopped (SIGSTOP), so that programs can take turns.
 """
 
 from __future__ import annotations
@@ -18,9 +18,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Task:
-    """What every program measures: greedy decoding of ``new_tokens`` from each of ``sources``."""
+    """What every program measures: greedy decoding of ``new_tokens`` from each of ``sources``.
 
-    checkpoint: Path
+    ``model`` is the converted model; ``setting`` is what a script with several variants needs.
+    """
+
+    model: Path
+    setting: str
     threads: int
     sources: list[list[int]]
     new_tokens: int
@@ -29,10 +33,10 @@ class Task:
 def read_task() -> Task:
     """The task from the command line."""
     fields: dict[str, Any] = json.loads(sys.argv[1])
-    return Task(**{**fields, "checkpoint": Path(fields["checkpoint"])})
+    return Task(**{**fields, "model": Path(fields["model"])})
 
 
-def serve(task: Task, generate: Callable[[int], int], version: str, started: float) -> None:
+def serve(task: Task, generate: Callable[[int], int], version: str) -> None:
     """Measure ``generate(n)``, which decodes n tokens per source, each time the caller asks.
 
     ``generate`` returns the number of tokens it produced for the first source; any other number
@@ -47,17 +51,28 @@ def serve(task: Task, generate: Callable[[int], int], version: str, started: flo
             sys.exit(f"asked for {count} tokens, got {produced}")
         return elapsed
 
-    timed(2)
-    answer({"version": version, "load_s": time.perf_counter() - started})
+    timed(1)
+    answer({"version": version})
     for _ in sys.stdin:
+        timed(2)  # the caches belonged to the programs before
         first, total = timed(1), timed(task.new_tokens)
         answer(
             {
                 "first_ms": 1e3 * first,
                 "per_token_ms": 1e3 * (total - first) / (task.new_tokens - 1),
-                "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+                "peak_rss_mb": peak_rss_mb(),
             }
         )
+
+
+def peak_rss_mb() -> float:
+    """The most memory that this process ever had resident, in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent had before this program started
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def answer(value: dict[str, Any]) -> None:
