@@ -1,0 +1,5 @@
+#define EDGEDEC_ISA scalar
+#define EDGEDEC_ISA_NAME "scalar"
+#include "simd/scalar.h"
+
+#include "routines/table.h"

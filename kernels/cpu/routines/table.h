@@ -1,0 +1,15 @@
+// Defines `routines` of the instruction set whose vector types were included before.
+#pragma once
+
+#include "attention.h"
+#include "matmul.h"
+#include "quantize.h"
+
+namespace edgedec {
+namespace EDGEDEC_ISA {
+
+extern const Routines routines;
+const Routines routines = {EDGEDEC_ISA_NAME, quantize, direct, panel, floats, attention};
+
+}  // namespace EDGEDEC_ISA
+}  // namespace edgedec
