@@ -87,6 +87,7 @@ def setup(workplace: Workplace) -> None:
 @click.option("--rounds", "-r", default=9, show_default=True)
 @click.option("--loads", default=3, show_default=True, help="Starts of each program.")
 @click.option("--only", multiple=True, help="Programs whose name contains this; repeatable.")
+@click.option("--without", multiple=True, help="No programs whose name contains this; repeatable.")
 @click.option("--reference", default="edgedec cb4", show_default=True, help="Ratios against it.")
 @click.option("--keep", is_flag=True, help="Do not export existing bundles of ours again.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write samples.")
@@ -101,12 +102,17 @@ def run(
     rounds: int,
     loads: int,
     only: tuple[str, ...],
+    without: tuple[str, ...],
     reference: str,
     keep: bool,
     json_file: Path | None,
 ) -> None:
     """Run the comparison and print a table per case."""
-    wanted = {n: p for n, p in PROGRAMS.items() if not only or any(part in n for part in only)}
+    wanted = {
+        name: program
+        for name, program in PROGRAMS.items()
+        if any(part in name for part in only or ("",)) and not any(part in name for part in without)
+    }
     report: dict[str, Any] = {"machine": machine(), "reference": reference, "cases": []}
     for shape in shapes:
         checkpoint = workplace.checkpoint(shape)

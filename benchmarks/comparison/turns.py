@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -33,12 +34,13 @@ class Worker:
         self.name = name
         self.load_s = 0.0
         """Seconds from starting the process to its first answer."""
+        self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         begin = time.perf_counter()
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._log,
             text=True,
             env={**os.environ, **variables},
         )
@@ -63,7 +65,9 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
-            raise click.ClickException(f"{self.name} stopped with exit code {code}.")
+            self._log.seek(0)
+            last = self._log.read().strip().splitlines()[-1:]
+            raise click.ClickException(f"{self.name} stopped with exit code {code}: {last}")
         self._process.send_signal(signal.SIGSTOP)
         value: dict[str, Any] = json.loads(line)
         return value

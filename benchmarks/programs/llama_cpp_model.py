@@ -24,10 +24,11 @@ def main(task: Task) -> None:
         sys.exit(f"{task.model} cannot be opened")
     vocabulary = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(model))
     parameters = ll.llama_context_default_params()
-    parameters.n_ctx = rows * (task.new_tokens + 8)
-    # An encoder takes its input in one piece.
-    parameters.n_batch = parameters.n_ubatch = max(512, rows * source)
+    # An encoder takes its input in one piece, and no piece may be larger than the context.
+    parameters.n_ctx = rows * max(source, task.new_tokens + 8)
+    parameters.n_batch = parameters.n_ubatch = parameters.n_ctx
     parameters.n_seq_max = rows
+    parameters.kv_unified = True  # position biases know one stream only
     parameters.n_threads = parameters.n_threads_batch = task.threads
     context = ll.llama_init_from_model(model, parameters)
     if not context:

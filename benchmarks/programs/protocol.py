@@ -7,6 +7,7 @@ measurement. Between measurements it is stopped (SIGSTOP), so that programs can 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -14,6 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+# Some libraries print; only answers may reach the caller.
+_CALLER = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
 
 
 @dataclass(frozen=True)
@@ -77,4 +82,4 @@ def peak_rss_mb() -> float:
 
 def answer(value: dict[str, Any]) -> None:
     """Print one line for the caller."""
-    print(json.dumps(value), flush=True)
+    print(json.dumps(value), file=_CALLER, flush=True)
