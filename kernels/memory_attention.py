@@ -65,7 +65,7 @@ def reference(
 def attend(
     query: Array, key: Array, value: Array, added: Array, heads: int, kv_heads: int, scale: float
 ) -> Array:
-    """One batch row: queries ``[T, H*D]`` over ``[S, KV*D]``; ``added [1 or H, T, S]`` to scores."""
+    """One row of a batch: ``[T, H*D]`` over ``[S, KV*D]``, plus ``added [1 or H, T, S]``."""
     q = query.astype(np.float64).reshape(len(query), heads, -1)
     k, v = (x.astype(np.float64).reshape(len(x), kv_heads, -1) for x in (key, value))
     k, v = (x.repeat(heads // kv_heads, axis=1) for x in (k, v))

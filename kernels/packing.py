@@ -26,9 +26,11 @@ from numpy.typing import NDArray
 from edgedec.quantize.codebook import (
     BITS,
     BLOCK_ROWS,
+    LARGEST_LEVEL,
     CodebookTensor,
     check_permutation,
     row_pieces,
+    seven_bits,
 )
 
 PANEL_ROWS = 64
@@ -36,8 +38,6 @@ PANEL_BLOCKS = PANEL_ROWS // BLOCK_ROWS
 UNIT_COLUMNS = {2: 16, 3: 32, 4: 8, 8: 4}
 UNIT_WORDS = {2: 1, 3: 3, 4: 1, 8: 1}
 """Words of 4 bytes that hold one unit of one row."""
-LARGEST_LEVEL = 63
-"""Levels have 7 bits, so that pairs of products fit 16 bits on processors that add them there."""
 INT8_LEVELS = np.arange(-128, 128, dtype=np.int8)
 """The only table of 8-bit codes; code 0 (level -128) pads and is no weight."""
 MOST_COLUMNS = 1 << 17
@@ -148,8 +148,8 @@ def pack(tensor: CodebookTensor) -> Packed:
         levels, row_scale = INT8_LEVELS[None], tensor.row_scale
         group_of_row = np.zeros(rows, np.int32)
     else:
-        levels, factor = _seven_bits(tensor.codebooks)
-        row_scale = tensor.row_scale * factor[tensor.group_of_row]
+        levels, factor = seven_bits(tensor.codebooks)
+        row_scale = tensor.row_scale * factor[tensor.group_of_row].astype(np.float32)
         group_of_row = tensor.group_of_row.astype(np.int32)
     shape = packed_shape(rows, columns, tensor.bits)
     group_of_block = np.zeros(PANEL_BLOCKS * shape[0], np.int32)
@@ -240,17 +240,6 @@ def _check_levels(levels: NDArray[np.int8], bits: int) -> None:
             raise ValueError("codes of 8 bits have one table, -128 to 127")
     elif np.abs(levels.astype(np.int16)).max() > LARGEST_LEVEL:
         raise ValueError(f"levels must lie within +-{LARGEST_LEVEL}")
-
-
-def _seven_bits(
-    codebooks: NDArray[np.float32],
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Integer levels ``[G, 2**bits]`` and what the rows of each group are multiplied by ``[G]``."""
-    books = codebooks.astype(np.float64)
-    largest = np.abs(books).max(axis=1, keepdims=True)
-    factor = LARGEST_LEVEL / np.where(largest > 0, largest, 1)
-    levels = np.rint(books * factor).astype(np.int8)
-    return levels, (largest[:, 0] / LARGEST_LEVEL).astype(np.float32)
 
 
 def _pack_codes(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 BITS = (2, 3, 4, 8)
 BLOCK_ROWS = 16
 """Rows that share a codebook whatever the grouping, so that one table serves a whole register."""
+LARGEST_LEVEL = 63
+"""Kernels hold levels of 2, 3 and 4-bit codes in 7 bits, so that two products fit into 16."""
 PIECE = 1 << 20
 """Weights handled at a time where a step needs wider temporaries than its result."""
 
@@ -89,6 +91,14 @@ def row_pieces(rows: int, columns: int) -> Iterator[slice]:
     step = max(PIECE // (64 * max(columns, 1)), 1) * 64
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
+
+
+def seven_bits(codebooks: NDArray[np.floating]) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    """Levels ``[G, L]`` as integers times a unit per codebook ``[G]``: ``max|codebook| / 63``."""
+    books = codebooks.astype(np.float64)
+    largest = np.abs(books).max(axis=1)
+    factor = LARGEST_LEVEL / np.where(largest > 0, largest, 1)
+    return np.rint(books * factor[:, None]).astype(np.int8), largest / LARGEST_LEVEL
 
 
 def check_permutation(order: NDArray[np.int32]) -> None:
