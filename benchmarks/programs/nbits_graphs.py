@@ -1,24 +1,54 @@
 """edgedec's runtime over our float32 graphs with MatMulNBits in the place of every MatMul.
 
-No bundle may contain operators of ONNX Runtime's own, so what checks bundles is left out here; the
-sessions and the loop over them are those of `edgedec run`.
+No bundle may contain operators of ONNX Runtime's own. So this opens the graphs by a device of its
+own, which does not look; the loop over them is that of `edgedec run`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from protocol import Task, read_task, serve
+
+from edgedec.devices.base import DEVICES
+from edgedec.runtime.bundle import Bundle
+from edgedec.runtime.generator import Generator
+from edgedec.runtime.manifest import MANIFEST, load_manifest
+from edgedec.runtime.session import Session
+
+
+@dataclass(frozen=True)
+class Unchecked:
+    """ONNX Runtime's CPU provider with the options that the CPU device gives it."""
+
+    name: str = "unchecked"
+
+    def open(self, graph: Path, *, threads: int | None, shared: bool) -> Session:
+        """Open a graph."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 1
+        options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False
+        if shared:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = ["CPUExecutionProvider"]
+        return Session(graph.name, onnxruntime.InferenceSession(graph, options, providers))
+
+
+def device() -> Unchecked:
+    """What edgedec asks a device's module for."""
+    return Unchecked()
 
 
 def main(task: Task) -> None:
     """Open the graphs beside the manifest of the bundle that they came from, and serve."""
-    from edgedec.runtime.bundle import Bundle
-    from edgedec.runtime.generator import Generator
-    from edgedec.runtime.manifest import MANIFEST, load_manifest
-
+    DEVICES["unchecked"] = __name__
     manifest = load_manifest((task.model / MANIFEST).read_text())
-    generator = Generator(Bundle(task.model, manifest), threads=task.threads)
+    generator = Generator(Bundle(task.model, manifest), device="unchecked", threads=task.threads)
 
     def generate(count: int) -> int:
         results = generator.generate(
