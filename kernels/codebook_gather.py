@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.kernels.body import ORDER, build, unpack
 from edgedec.kernels.operator import Attribute, Operator, Tensor
 from edgedec.kernels.packing import Packed
+
+if TYPE_CHECKING:
+    import onnx
 
 OP = Operator(
     name="CodebookGather",
@@ -36,3 +42,35 @@ def reference(indices: NDArray[np.int64], packed: Packed) -> NDArray[np.float32]
     if ((indices < 0) | (indices >= packed.rows)).any():
         raise IndexError(f"rows {indices.min()} to {indices.max()} of {packed.rows}")
     return packed.dequantize()[indices]
+
+
+INDICES = """
+    line = Constant <value_ints=[-1]> ()
+    index = Reshape (indices, line)
+    nothing = Constant <value_int=0> ()
+    negative = Less (index, nothing)
+    N = Shape (row_scale)
+    checked = Where (negative, N, index)
+"""
+"""Gather counts negative indices from the end; here they are errors, as N is."""
+ROWS = {False: "rows = Identity (checked)", True: "rows = Gather <axis=0> (packed_row, checked)"}
+RESULT = """
+    begin = Constant <value_ints=[0]> ()
+    K = Constant <value_int: int = @K> ()
+    stop = Reshape (K, line)
+    axis = Constant <value_ints=[1]> ()
+    result = Slice (matrix, begin, stop, axis)
+    leading = Shape (indices)
+    result_shape = Concat <axis=0> (leading, stop)
+    Y = Reshape <allowzero=1> (result, result_shape)
+"""
+
+
+def function(*, row_order: bool = False) -> onnx.FunctionProto:
+    """The operator in standard ones, bit for bit. It unpacks the rows that are asked for only.
+
+    Args:
+        row_order: every node of the model file has this input; otherwise none has it.
+    """
+    rows = (ORDER if row_order else "") + INDICES + ROWS[row_order]
+    return build(OP, rows + unpack() + RESULT, len(OP.inputs) if row_order else -1)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.kernels.body import ORDER, build, unpack
 from edgedec.kernels.operator import Attribute, Operator, Tensor
 from edgedec.kernels.packing import Packed
+
+if TYPE_CHECKING:
+    import onnx
 
 Compute = Literal["int8", "int8-block", "bf16", "fp32"]
 COMPUTES: tuple[Compute, ...] = get_args(Compute)
@@ -17,6 +21,8 @@ BLOCK_COLUMNS = 128
 SMALLEST = np.float32(2.0**-100)
 """Inputs whose largest is below this count as 0: 127 / largest stays far from overflow."""
 
+# A node lists all three outputs, those that it does not have as "": putting a function body in the
+# place of a shorter list, ONNX Runtime 1.31 fails and 1.25 aborts.
 OP = Operator(
     name="CodebookMatMul",
     inputs=(
@@ -102,6 +108,53 @@ def reference(
     y = y.reshape(*x.shape[:-1], packed.rows)
     first, second, third = np.split(y, np.cumsum(splits)[:2], axis=-1)
     return first, second, third
+
+
+ALL_ROWS = """
+    start = Constant <value_int=0> ()
+    step = Constant <value_int=1> ()
+    row_count = Shape (row_scale)
+    end = Squeeze (row_count)
+    rows = Range (start, end, step)
+"""
+REORDERED = "rows = Identity (packed_row)"
+EVEN = """
+    x = Flatten <axis=-1> (X)
+"""
+RAGGED = """
+    given = Flatten <axis=-1> (X)
+    given_width = Shape <start=1> (given)
+    full_width = Shape <start=1> (matrix)
+    missing = Sub (full_width, given_width)
+    untouched = Constant <value_ints=[0, 0, 0]> ()
+    pads = Concat <axis=0> (untouched, missing)
+    x = Pad (given, pads)
+"""
+PRODUCT = """
+    product = Gemm <transB=1> (x, matrix, bias)
+    leading = Shape <end=-1> (X)
+    N = Shape (row_scale)
+    result_shape = Concat <axis=0> (leading, N)
+    Y = Reshape <allowzero=1> (product, result_shape)
+    parts = Constant <value_ints: ints = @splits> ()
+    Y0, Y1, Y2 = Split <axis=-1> (Y, parts)
+"""
+
+
+def function(*, row_order: bool = False, ragged: bool = True) -> onnx.FunctionProto:
+    """The operator in standard ones. It computes as ``fp32`` whatever ``compute`` says.
+
+    Sums may be ordered otherwise, so results are within ``K * 2**-23`` times the sum of the sizes
+    of the products. All but the product depends on initializers alone: ONNX Runtime does it once.
+
+    Args:
+        row_order: every node of the model file has this input; otherwise none has it.
+        ragged: the inputs are padded to whole units, which is needed if the K of any node is no
+            multiple of ``UNIT_COLUMNS[bits]`` (`Packed.ragged`) and costs one copy of X.
+    """
+    rows = ORDER + REORDERED if row_order else ALL_ROWS
+    x = RAGGED if ragged else EVEN
+    return build(OP, rows + unpack() + x + PRODUCT, len(OP.inputs) if row_order else -1)
 
 
 def quantize_inputs(rows: Array) -> tuple[NDArray[np.int8], Array]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.kernels.body import build
 from edgedec.kernels.memory_attention import ATTRIBUTES, attend
 from edgedec.kernels.operator import Operator, Tensor
+
+if TYPE_CHECKING:
+    import onnx
 
 OP = Operator(
     name="DecodeAttention",
@@ -79,3 +85,45 @@ def reference(
                 scale,
             )
     return y, present_key, present_value
+
+
+BODY = """
+    present_key = TensorScatter <axis=1> (past_key, key, past_length)
+    present_value = TensorScatter <axis=1> (past_value, value, past_length)
+    start = Constant <value_int=0> ()
+    step = Constant <value_int=1> ()
+    T = Shape <start=1, end=2> (query)
+    queries = Squeeze (T)
+    t = Range (start, queries, step)
+    last_axis = Constant <value_ints=[1]> ()
+    before = Unsqueeze (past_length, last_axis)
+    position = Add (before, t)
+    next_axis = Constant <value_ints=[2]> ()
+    p = Unsqueeze (position, next_axis)
+    M = Shape <start=1, end=2> (past_key)
+    capacity = Squeeze (M)
+    j = Range (start, capacity, step)
+    distance = Sub (p, j)
+    origin = Constant <value_int: int = @origin> ()
+    entry = Add (distance, origin)
+    L = Shape <start=1> (bias)
+    length = Squeeze (L)
+    largest = Sub (length, step)
+    index = Clip (entry, start, largest)
+    heads_bias = Gather <axis=1> (bias, index)
+    batch_bias = Transpose <perm=[1, 0, 2, 3]> (heads_bias)
+    past = GreaterOrEqual (distance, start)
+    seen = Unsqueeze (past, last_axis)
+    hidden = Constant <value_float=-3e38> ()
+    added = Where (seen, batch_bias, hidden)
+    Y = Attention <q_num_heads: int = @q_num_heads, kv_num_heads: int = @kv_num_heads,
+                   scale: float = @scale> (query, present_key, present_value, added)
+"""
+
+
+def function() -> onnx.FunctionProto:
+    """The operator in standard ones.
+
+    It reads the whole capacity, so what the cache holds beyond the new positions must be finite.
+    """
+    return build(OP, BODY)

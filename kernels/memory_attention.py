@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.kernels.body import build
 from edgedec.kernels.operator import Attribute, Operator, Tensor
+
+if TYPE_CHECKING:
+    import onnx
 
 ATTRIBUTES = (
     Attribute("q_num_heads", "int"),
@@ -74,3 +80,35 @@ def attend(
     weights /= weights.sum(axis=-1, keepdims=True)
     mixed: NDArray[np.float64] = np.einsum("hts,shd->thd", weights, v)
     return mixed.reshape(len(query), -1).astype(np.float32)
+
+
+BODY = """
+    start = Constant <value_int=0> ()
+    step = Constant <value_int=1> ()
+    T = Shape <start=1, end=2> (query)
+    queries = Squeeze (T)
+    t = Range (start, queries, step)
+    last_axis = Constant <value_ints=[1]> ()
+    p = Unsqueeze (t, last_axis)
+    S = Shape <start=1, end=2> (key)
+    keys = Squeeze (S)
+    j = Range (start, keys, step)
+    distance = Sub (p, j)
+    origin = Constant <value_int: int = @origin> ()
+    entry = Add (distance, origin)
+    L = Shape <start=1> (bias)
+    length = Squeeze (L)
+    largest = Sub (length, step)
+    index = Clip (entry, start, largest)
+    heads_bias = Gather <axis=1> (bias, index)
+    first_axis = Constant <value_ints=[0]> ()
+    batch_bias = Unsqueeze (heads_bias, first_axis)
+    added = Add (batch_bias, mask)
+    Y = Attention <q_num_heads: int = @q_num_heads, kv_num_heads: int = @kv_num_heads,
+                   scale: float = @scale> (query, key, value, added)
+"""
+
+
+def function() -> onnx.FunctionProto:
+    """The operator in standard ones."""
+    return build(OP, BODY)

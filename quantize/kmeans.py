@@ -106,8 +106,10 @@ def _cluster(
     largest = np.abs(weight).max(axis=1)
     used = largest > SMALLEST
     scale: NDArray[np.float32] = np.where(used, largest, np.float32(1))
+    if not used.all():
+        weight = np.where(used[:, None], weight, np.float32(0))
     for _ in range(ROUNDS):
-        quotient = np.where(used[:, None], weight, np.float32(0)) / scale[:, None]
+        quotient = weight / scale[:, None]
         histogram = _count(quotient, group)
         levels, unit = seven_bits(_lloyd(histogram, 1 << bits))
         code_of_bin = _nearest(levels * (unit / histogram.reach)[:, None])
