@@ -190,7 +190,12 @@ def find_compiler() -> Compiler:
     return Gnu((path, *added), machine, tuple(shlex.split(os.environ.get("LDFLAGS", ""))))
 
 
-def compile_all(compiler: Compiler, sources: Iterable[Path], folder: Path) -> list[Path]:
+def sources() -> list[Path]:
+    """The sources of the library, in an order that starts the slowest, isa_scalar.cc, early."""
+    return sorted(SOURCES.glob("*.cc"), reverse=True)
+
+
+def compile_all(compiler: Compiler, files: Iterable[Path], folder: Path) -> list[Path]:
     """Compile sources at the same time, one compiler per core; return the objects.
 
     An object in `folder` is kept when it is newer than its source and all headers, and came from
@@ -198,7 +203,7 @@ def compile_all(compiler: Compiler, sources: Iterable[Path], folder: Path) -> li
 
     Args:
         compiler: what to compile with.
-        sources: C++ files of different names.
+        files: C++ files of different names.
         folder: where the objects go; made if missing.
 
     Raises:
@@ -224,7 +229,7 @@ def compile_all(compiler: Compiler, sources: Iterable[Path], folder: Path) -> li
         return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(one, sources))
+        return list(pool.map(one, files))
 
 
 def build(output: Path, objects: Path, compiler: Compiler | None = None) -> None:
@@ -239,7 +244,7 @@ def build(output: Path, objects: Path, compiler: Compiler | None = None) -> None
         BuildError: there is no compiler, or it refuses.
     """
     compiler = compiler or find_compiler()
-    compiled = compile_all(compiler, sorted(SOURCES.glob("*.cc")), objects)
+    compiled = compile_all(compiler, sources(), objects)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f"{output.name}.{os.getpid()}")
     try:

@@ -83,8 +83,8 @@ template <int Rows, int Vectors>
 EDGEDEC_INLINE void mix(const Attention& a, const float* weight, int64_t line, int64_t n,
                         const float* inverse, int64_t t0, int64_t d) {
   F32 acc[Rows][Vectors];
-  for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < Vectors; ++v) acc[r][v] = splat(0.0f);
+  EDGEDEC_UNROLL for (int r = 0; r < Rows; ++r)
+    EDGEDEC_UNROLL for (int v = 0; v < Vectors; ++v) acc[r][v] = splat(0.0f);
   const float* value = a.value + d;
   const int part = a.size - d < 16 ? static_cast<int>(a.size - d) : 16;
   for (int64_t j = 0; j < n; ++j, value += a.stride) {
@@ -92,16 +92,17 @@ EDGEDEC_INLINE void mix(const Attention& a, const float* weight, int64_t line, i
     if (Vectors == 1 && part < 16) {
       x[0] = load_part(value, part);
     } else {
-      for (int v = 0; v < Vectors; ++v) x[v] = load(value + 16 * v);
+      EDGEDEC_UNROLL for (int v = 0; v < Vectors; ++v) x[v] = load(value + 16 * v);
     }
-    for (int r = 0; r < Rows; ++r) {
+    EDGEDEC_UNROLL for (int r = 0; r < Rows; ++r) {
       const F32 w = splat(weight[r * line + j]);
-      for (int v = 0; v < Vectors; ++v) acc[r][v] = fma(w, x[v], acc[r][v]);
+      EDGEDEC_UNROLL for (int v = 0; v < Vectors; ++v) acc[r][v] = fma(w, x[v], acc[r][v]);
     }
   }
-  for (int r = 0; r < Rows && t0 + r < a.queries; ++r) {
+  EDGEDEC_UNROLL for (int r = 0; r < Rows; ++r) {
+    if (t0 + r >= a.queries) continue;
     float* to = a.out + (t0 + r) * a.query_stride + d;
-    for (int v = 0; v < Vectors; ++v) {
+    EDGEDEC_UNROLL for (int v = 0; v < Vectors; ++v) {
       const F32 y = mul(acc[r][v], splat(inverse[r]));
       if (Vectors == 1 && part < 16) store_part(to, y, part);
       else store(to + 16 * v, y);
@@ -141,24 +142,24 @@ template <int Rows, int Vectors>
 EDGEDEC_INLINE void score_tile(const Attention& a, const float* keys, int64_t line, int64_t t0,
                                int64_t j, float* score) {
   const float* q[Rows];
-  for (int r = 0; r < Rows; ++r) {
+  EDGEDEC_UNROLL for (int r = 0; r < Rows; ++r) {
     const int64_t t = t0 + r < a.queries ? t0 + r : a.queries - 1;
     q[r] = a.query + t * a.query_stride;
   }
   F32 acc[Rows][Vectors];
-  for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < Vectors; ++v) acc[r][v] = splat(0.0f);
+  EDGEDEC_UNROLL for (int r = 0; r < Rows; ++r)
+    EDGEDEC_UNROLL for (int v = 0; v < Vectors; ++v) acc[r][v] = splat(0.0f);
   keys += j;
   for (int64_t d = 0; d < a.size; ++d, keys += line) {
     F32 k[Vectors];
-    for (int v = 0; v < Vectors; ++v) k[v] = load(keys + 16 * v);
-    for (int r = 0; r < Rows; ++r) {
+    EDGEDEC_UNROLL for (int v = 0; v < Vectors; ++v) k[v] = load(keys + 16 * v);
+    EDGEDEC_UNROLL for (int r = 0; r < Rows; ++r) {
       const F32 x = splat(q[r][d]);
-      for (int v = 0; v < Vectors; ++v) acc[r][v] = fma(x, k[v], acc[r][v]);
+      EDGEDEC_UNROLL for (int v = 0; v < Vectors; ++v) acc[r][v] = fma(x, k[v], acc[r][v]);
     }
   }
-  for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < Vectors; ++v) {
+  EDGEDEC_UNROLL for (int r = 0; r < Rows; ++r)
+    EDGEDEC_UNROLL for (int v = 0; v < Vectors; ++v) {
       const int64_t at = j + 16 * v;
       if (at < a.positions) store(score + r * line + at, with_bias(a, t0 + r, at, acc[r][v]));
     }

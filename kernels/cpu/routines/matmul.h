@@ -5,38 +5,23 @@
 // activations compute that row again and do not store it.
 #pragma once
 
+#include <utility>
+
 #include "routines.h"
 
 namespace edgedec {
 namespace EDGEDEC_ISA {
-
-template <int N>
-struct Index {
-  static constexpr int value = N;
-};
-
-template <int N, int I = 0, class F>
-EDGEDEC_INLINE void repeat(F f) {  // f(Index<0>), ..., f(Index<N - 1>): the indices are constants
-  if constexpr (I < N) {
-    f(Index<I>{});
-    repeat<N, I + 1>(f);
-  }
-}
 
 constexpr int64_t kAhead = 2048;  // bytes; memory answers a prefetch that early
 
 // How a block's codes lie in memory (kernels/packing.py): a unit is what one step reads.
 template <int Bits>
 struct Layout {
-  static constexpr int kCodes = 8 / Bits;   // in a byte
-  static constexpr int kChunks = 1;         // of 64 bytes
-  static constexpr int kQuads = kCodes;     // groups of 4 columns in a unit
-};
-template <>
-struct Layout<3> {
-  static constexpr int kCodes = 4;
-  static constexpr int kChunks = 3;
-  static constexpr int kQuads = 8;
+  static constexpr int kChunks = Bits == 3 ? 3 : 1;        // of 64 bytes
+  static constexpr int kQuads = Bits == 3 ? 8 : 8 / Bits;  // groups of 4 columns
+  static constexpr int kBytes = 64 * kChunks;
+  static constexpr int kColumns = 4 * kQuads;
+  using Quads = std::make_integer_sequence<int, kQuads>;
 };
 
 template <int Bits>
@@ -47,7 +32,7 @@ struct Unit {
 template <int Bits>
 EDGEDEC_INLINE Unit<Bits> unit(const uint8_t* p) {
   Unit<Bits> u;
-  repeat<Layout<Bits>::kChunks>([&](auto c) EDGEDEC_INLINE_LAMBDA { u.chunk[c.value] = bytes(p + 64 * c.value); });
+  EDGEDEC_UNROLL for (int c = 0; c < Layout<Bits>::kChunks; ++c) u.chunk[c] = bytes(p + 64 * c);
   return u;
 }
 
@@ -76,6 +61,19 @@ constexpr int32_t offset() {
   return Bits == 8 ? kOffset8 : kOffset7;
 }
 
+template <int Rows, int Blocks>
+struct Tile {
+  const Product& p;
+  int64_t row;    // of the activations
+  int64_t panel;
+  int block;      // in the panel
+
+  // The row of activations that row m computes with.
+  int64_t row_of(int m) const {
+    return row + m < p.rows ? row + m : p.rows - 1;
+  }
+};
+
 EDGEDEC_INLINE void scatter(const Product& p, int64_t m, int64_t row, int n, F32 v) {
   float lanes[16];
   store(lanes, v);
@@ -90,7 +88,7 @@ EDGEDEC_INLINE void scatter(const Product& p, int64_t m, int64_t row, int n, F32
 // Scales, adds the bias and stores 16 matrix rows of one row of activations.
 EDGEDEC_INLINE void finish(const Product& p, int64_t m, int64_t row, F32 acc) {
   const int64_t left = p.w.rows - row;
-  if (left <= 0) return;
+  if (left <= 0 || m >= p.rows) return;
   F32 y = mul(acc, load(p.w.scale + row));
   if (p.w.bias) y = add(y, load(p.w.bias + row));
   const int n = left < 16 ? static_cast<int>(left) : 16;
@@ -105,71 +103,168 @@ EDGEDEC_INLINE void finish(const Product& p, int64_t m, int64_t row, F32 acc) {
   else store_part(to, y, n);
 }
 
-// The rows of a tile; those beyond the last are the last one again.
-template <int Rows, class T>
-EDGEDEC_INLINE void row_pointers(const T* (&row)[Rows], const T* x, int64_t stride, int64_t m0,
-                                 int64_t rows) {
-  for (int m = 0; m < Rows; ++m) row[m] = x + stride * (m0 + m < rows ? m0 + m : rows - 1);
+template <int Rows, int Blocks>
+EDGEDEC_INLINE void finish_tile(const Tile<Rows, Blocks>& tile, const F32 (&y)[Rows][Blocks]) {
+  const int64_t row = tile.panel * kPanelSize + tile.block * kBlockRows;
+  EDGEDEC_UNROLL for (int m = 0; m < Rows; ++m)
+    EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n)
+      finish(tile.p, tile.row + m, row + n * kBlockRows, y[m][n]);
+}
+
+template <int N, class T>
+EDGEDEC_INLINE void copy(const T (&from)[N], T (&to)[N]) {
+  EDGEDEC_UNROLL for (int i = 0; i < N; ++i) to[i] = from[i];
+}
+
+template <int Rows, int Blocks, class T>
+EDGEDEC_INLINE void copy(const T (&from)[Rows][Blocks], T (&to)[Rows][Blocks]) {
+  EDGEDEC_UNROLL for (int m = 0; m < Rows; ++m)
+    EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n) to[m][n] = from[m][n];
+}
+
+template <int Rows, int Blocks>
+EDGEDEC_INLINE void zero(F32 (&y)[Rows][Blocks]) {
+  EDGEDEC_UNROLL for (int m = 0; m < Rows; ++m)
+    EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n) y[m][n] = splat(0.0f);
+}
+
+// What the sums of scale block s start from: it takes away the offset of the levels.
+template <int Bits, int Rows, int Blocks>
+EDGEDEC_INLINE void start_sums(const Tile<Rows, Blocks>& tile, int64_t s,
+                               I32 (&acc)[Rows][Blocks]) {
+  EDGEDEC_UNROLL for (int m = 0; m < Rows; ++m) {
+    const int64_t at = tile.row_of(m) * tile.p.scales + s;
+    const I32 start = splat(offset<Bits>() ? -offset<Bits>() * tile.p.q_sum[at] : 0);
+    EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n) acc[m][n] = start;
+  }
+}
+
+template <int Rows, int Blocks>
+EDGEDEC_INLINE void add_sums(const Tile<Rows, Blocks>& tile, int64_t s,
+                             const I32 (&acc)[Rows][Blocks], F32 (&y)[Rows][Blocks]) {
+  EDGEDEC_UNROLL for (int m = 0; m < Rows; ++m) {
+    const F32 scale = splat(tile.p.q_scale[tile.row_of(m) * tile.p.scales + s]);
+    EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n)
+      y[m][n] = add(y[m][n], mul(to_float(acc[m][n]), scale));
+  }
+}
+
+// The column where scale block s ends; one condition for the loop over it keeps sums in registers.
+EDGEDEC_INLINE int64_t end_of_block(const Product& p, int64_t s) {
+  const int64_t end = (s + 1) * p.scale_block;
+  return end < p.w.columns ? end : p.w.columns;
+}
+
+template <int Rows, int Blocks, class T>
+EDGEDEC_INLINE void point_at_rows(const Tile<Rows, Blocks>& tile, const T* x,
+                                  const T* (&row)[Rows]) {
+  EDGEDEC_UNROLL for (int m = 0; m < Rows; ++m) row[m] = x + tile.p.w.padded * tile.row_of(m);
 }
 
 template <int Bits, int Rows, int Blocks>
-static void direct_tile(const Product& p, int64_t m0, int64_t panel, int block) {
+EDGEDEC_INLINE void load_tables(const Tile<Rows, Blocks>& tile, const uint8_t* levels,
+                                Table (&t)[Blocks]) {
+  const int32_t* group = tile.p.w.group + tile.panel * kBlocks + tile.block;
+  EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n) t[n] = table(levels + 16 * group[n]);
+}
+
+template <int Bits, int Blocks>
+EDGEDEC_INLINE void load_units(const uint8_t* w, Unit<Bits> (&raw)[Blocks]) {
+  EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n) {
+    raw[n] = unit<Bits>(w + n * Layout<Bits>::kBytes);
+    EDGEDEC_UNROLL for (int c = 0; c < Layout<Bits>::kChunks; ++c)
+      prefetch(w + n * Layout<Bits>::kBytes + 64 * c + kAhead);
+  }
+}
+
+template <int Bits, int Rows, int Blocks>
+EDGEDEC_INLINE void add_dots(const Bytes (&level)[Blocks], const int8_t* const (&x)[Rows],
+                             int64_t k, I32 (&acc)[Rows][Blocks]) {
+  EDGEDEC_UNROLL for (int m = 0; m < Rows; ++m) {
+    const Four columns = four(x[m] + k);
+    EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n)
+      acc[m][n] = dot<Bits>(acc[m][n], level[n], columns);
+  }
+}
+
+template <int Bits, int Quad, int Rows, int Blocks>
+EDGEDEC_INLINE void add_quad(const Unit<Bits> (&raw)[Blocks], const Table (&t)[Blocks],
+                             const int8_t* const (&x)[Rows], int64_t k, I32 (&acc)[Rows][Blocks]) {
+  Bytes level[Blocks];
+  EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n) level[n] = levels<Bits, Quad>(raw[n], t[n]);
+  add_dots<Bits>(level, x, k + 4 * Quad, acc);
+}
+
+template <int Bits, int Rows, int Blocks, int... Quad>
+EDGEDEC_INLINE void add_unit(const Unit<Bits> (&raw)[Blocks], const Table (&t)[Blocks],
+                             const int8_t* const (&x)[Rows], int64_t k, I32 (&acc)[Rows][Blocks],
+                             std::integer_sequence<int, Quad...>) {
+  (add_quad<Bits, Quad>(raw, t, x, k, acc), ...);
+}
+
+// The two innermost loops are functions of their own, with copies of the sums: inside of a larger
+// function compilers do not keep them all in registers.
+template <int Bits, int Rows, int Blocks>
+EDGEDEC_NOINLINE void add_units(const uint8_t* w, const int8_t* const (&from)[Rows], int64_t k,
+                                int64_t until, const Table (&tables)[Blocks],
+                                I32 (&acc)[Rows][Blocks]) {
   using L = Layout<Bits>;
-  constexpr int kBytes = 64 * L::kChunks;
-  constexpr int kColumns = 4 * L::kQuads;
-  const uint8_t* w = p.w.codes + panel * p.w.panel_bytes + block * kBytes;
-  const uint8_t* tables = offset<Bits>() && Bits != 8 ? p.w.shifted : p.w.levels;
-  Table t[Blocks];
-  for (int n = 0; n < Blocks; ++n) {
-    t[n] = table(tables + 16 * p.w.group[panel * kBlocks + block + n]);
-  }
   const int8_t* x[Rows];
-  row_pointers(x, p.q, p.w.padded, m0, p.rows);
-  F32 y[Rows][Blocks];
-  for (int m = 0; m < Rows; ++m)
-    for (int n = 0; n < Blocks; ++n) y[m][n] = splat(0.0f);
-  const int64_t units = p.w.panel_bytes / (kBytes * kBlocks);
-  for (int64_t s = 0, u = 0; s < p.scales; ++s) {
-    I32 acc[Rows][Blocks];
-    for (int m = 0; m < Rows; ++m) {
-      const int64_t row = m0 + m < p.rows ? m0 + m : p.rows - 1;
-      const int32_t start = offset<Bits>() ? -offset<Bits>() * p.q_sum[row * p.scales + s] : 0;
-      for (int n = 0; n < Blocks; ++n) acc[m][n] = splat(start);
-    }
-    const int64_t until = (s + 1) * p.scale_block / kColumns;
-    const int64_t end = s + 1 == p.scales ? units : until;
-    for (; u < end; ++u, w += kBytes * kBlocks) {
-      Unit<Bits> raw[Blocks];
-      for (int n = 0; n < Blocks; ++n) {
-        raw[n] = unit<Bits>(w + n * kBytes);
-        repeat<L::kChunks>([&](auto c) EDGEDEC_INLINE_LAMBDA { prefetch(w + n * kBytes + 64 * c.value + kAhead); });
-      }
-      repeat<L::kQuads>([&](auto quad) EDGEDEC_INLINE_LAMBDA {
-        Bytes level[Blocks];
-        for (int n = 0; n < Blocks; ++n) level[n] = levels<Bits, quad.value>(raw[n], t[n]);
-        for (int m = 0; m < Rows; ++m) {
-          const Four four_columns = four(x[m] + u * kColumns + 4 * quad.value);
-          for (int n = 0; n < Blocks; ++n)
-            acc[m][n] = dot<Bits>(acc[m][n], level[n], four_columns);
-        }
-      });
-    }
-    for (int m = 0; m < Rows; ++m) {
-      const int64_t row = m0 + m < p.rows ? m0 + m : p.rows - 1;
-      const F32 scale = splat(p.q_scale[row * p.scales + s]);
-      for (int n = 0; n < Blocks; ++n) y[m][n] = add(y[m][n], mul(to_float(acc[m][n]), scale));
-    }
+  Table t[Blocks];
+  I32 sum[Rows][Blocks];
+  copy(from, x);
+  copy(tables, t);
+  copy(acc, sum);
+  for (; k < until; k += L::kColumns, w += kBlocks * L::kBytes) {
+    Unit<Bits> raw[Blocks];
+    load_units<Bits>(w, raw);
+    add_unit<Bits>(raw, t, x, k, sum, typename L::Quads{});
   }
-  for (int m = 0; m < Rows && m0 + m < p.rows; ++m)
-    for (int n = 0; n < Blocks; ++n)
-      finish(p, m0 + m, panel * kPanelSize + (block + n) * kBlockRows, y[m][n]);
+  copy(sum, acc);
 }
 
 template <int Bits, int Rows, int Blocks>
-static void direct_rows(const Product& p, int64_t m0, int64_t first, int64_t last) {
+EDGEDEC_NOINLINE void add_bytes(const uint8_t* w, const int8_t* const (&from)[Rows], int64_t k,
+                                int64_t until, I32 (&acc)[Rows][Blocks]) {
+  const int8_t* x[Rows];
+  I32 sum[Rows][Blocks];
+  copy(from, x);
+  copy(acc, sum);
+  for (; k < until; k += 4, w += 256) {
+    Bytes level[Blocks];
+    EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n) level[n] = bytes(w + 64 * n);
+    add_dots<Bits>(level, x, k, sum);
+  }
+  copy(sum, acc);
+}
+
+template <int Bits, int Rows, int Blocks>
+static void direct_tile(const Tile<Rows, Blocks>& tile) {
+  using L = Layout<Bits>;
+  const Product& p = tile.p;
+  const uint8_t* w = p.w.codes + tile.panel * p.w.panel_bytes + tile.block * L::kBytes;
+  Table t[Blocks];
+  load_tables<Bits>(tile, kOffset7 ? p.w.shifted : p.w.levels, t);
+  const int8_t* x[Rows];
+  point_at_rows(tile, p.q, x);
+  F32 y[Rows][Blocks];
+  zero(y);
+  for (int64_t s = 0, k = 0; s < p.scales; ++s) {
+    I32 acc[Rows][Blocks];
+    start_sums<Bits>(tile, s, acc);
+    const int64_t until = end_of_block(p, s);
+    add_units<Bits>(w + k / L::kColumns * kBlocks * L::kBytes, x, k, until, t, acc);
+    k = until;
+    add_sums(tile, s, acc, y);
+  }
+  finish_tile(tile, y);
+}
+
+template <int Bits, int Rows, int Blocks>
+static void direct_rows(const Product& p, int64_t row, int64_t first, int64_t last) {
   for (int64_t panel = first; panel < last; ++panel)
     for (int block = 0; block < kBlocks; block += Blocks)
-      direct_tile<Bits, Rows, Blocks>(p, m0, panel, block);
+      direct_tile<Bits>(Tile<Rows, Blocks>{p, row, panel, block});
 }
 
 template <int Bits>
@@ -191,67 +286,54 @@ static void direct(const Product& p, int64_t first, int64_t last) {
   }
 }
 
+template <int Bits, int... Quad>
+EDGEDEC_INLINE void store_levels(const Unit<Bits>& raw, Table t, uint8_t* to,
+                                 std::integer_sequence<int, Quad...>) {
+  (store(to + 256 * Quad, levels<Bits, Quad>(raw, t)), ...);
+}
+
 // Unpacks a panel to what an 8-bit panel is: 4 columns of 64 rows in 256 bytes.
 template <int Bits>
 static void unpack(const Matrix& w, int64_t panel, uint8_t* to) {
   using L = Layout<Bits>;
-  constexpr int kBytes = 64 * L::kChunks;
   const uint8_t* from = w.codes + panel * w.panel_bytes;
-  const uint8_t* tables = kOffset7 ? w.shifted : w.levels;
-  Table t[kBlocks];
-  for (int n = 0; n < kBlocks; ++n) t[n] = table(tables + 16 * w.group[panel * kBlocks + n]);
   const uint8_t* end = from + w.panel_bytes;
+  const uint8_t* levels = kOffset7 ? w.shifted : w.levels;
+  Table t[kBlocks];
+  EDGEDEC_UNROLL for (int n = 0; n < kBlocks; ++n)
+    t[n] = table(levels + 16 * w.group[panel * kBlocks + n]);
   for (; from < end; to += 256 * L::kQuads) {
-    for (int n = 0; n < kBlocks; ++n, from += kBytes) {
-      const Unit<Bits> raw = unit<Bits>(from);
-      repeat<L::kQuads>([&](auto quad) EDGEDEC_INLINE_LAMBDA {
-        store(to + 256 * quad.value + 64 * n, levels<Bits, quad.value>(raw, t[n]));
-      });
+    EDGEDEC_UNROLL for (int n = 0; n < kBlocks; ++n, from += L::kBytes) {
+      prefetch(from + kAhead);
+      store_levels<Bits>(unit<Bits>(from), t[n], to + 64 * n, typename L::Quads{});
     }
   }
 }
 
 template <int Bits, int Rows, int Blocks>
-static void panel_tile(const Product& p, int64_t m0, int64_t panel, int block, const uint8_t* w) {
-  w += 64 * block;
+static void panel_tile(const Tile<Rows, Blocks>& tile, const uint8_t* w) {
+  const Product& p = tile.p;
+  w += 64 * tile.block;
   const int8_t* x[Rows];
-  row_pointers(x, p.q, p.w.padded, m0, p.rows);
+  point_at_rows(tile, p.q, x);
   F32 y[Rows][Blocks];
-  for (int m = 0; m < Rows; ++m)
-    for (int n = 0; n < Blocks; ++n) y[m][n] = splat(0.0f);
+  zero(y);
   for (int64_t s = 0, k = 0; s < p.scales; ++s) {
     I32 acc[Rows][Blocks];
-    for (int m = 0; m < Rows; ++m) {
-      const int64_t row = m0 + m < p.rows ? m0 + m : p.rows - 1;
-      const int32_t start = offset<Bits>() ? -offset<Bits>() * p.q_sum[row * p.scales + s] : 0;
-      for (int n = 0; n < Blocks; ++n) acc[m][n] = splat(start);
-    }
-    const int64_t until = (s + 1) * p.scale_block;
-    const int64_t end = s + 1 == p.scales ? p.w.columns : until;
-    for (; k < end; k += 4, w += 256) {
-      Bytes level[Blocks];
-      for (int n = 0; n < Blocks; ++n) level[n] = bytes(w + 64 * n);
-      for (int m = 0; m < Rows; ++m) {
-        const Four four_columns = four(x[m] + k);
-        for (int n = 0; n < Blocks; ++n) acc[m][n] = dot<Bits>(acc[m][n], level[n], four_columns);
-      }
-    }
-    for (int m = 0; m < Rows; ++m) {
-      const int64_t row = m0 + m < p.rows ? m0 + m : p.rows - 1;
-      const F32 scale = splat(p.q_scale[row * p.scales + s]);
-      for (int n = 0; n < Blocks; ++n) y[m][n] = add(y[m][n], mul(to_float(acc[m][n]), scale));
-    }
+    start_sums<Bits>(tile, s, acc);
+    const int64_t until = end_of_block(p, s);
+    add_bytes<Bits>(w + k / 4 * 256, x, k, until, acc);
+    k = until;
+    add_sums(tile, s, acc, y);
   }
-  for (int m = 0; m < Rows && m0 + m < p.rows; ++m)
-    for (int n = 0; n < Blocks; ++n)
-      finish(p, m0 + m, panel * kPanelSize + (block + n) * kBlockRows, y[m][n]);
+  finish_tile(tile, y);
 }
 
 template <int Bits>
 static void panel_bits(const Product& p, int64_t panel, const uint8_t* w) {
   for (int64_t m = 0; m < p.rows; m += kPanelRows)
     for (int block = 0; block < kBlocks; block += kPanelBlocks)
-      panel_tile<Bits, kPanelRows, kPanelBlocks>(p, m, panel, block, w);
+      panel_tile<Bits>(Tile<kPanelRows, kPanelBlocks>{p, m, panel, block}, w);
 }
 
 static void panel(const Product& p, int64_t panel, uint8_t* scratch) {
@@ -264,44 +346,58 @@ static void panel(const Product& p, int64_t panel, uint8_t* scratch) {
   panel_bits<4>(p, panel, scratch);
 }
 
+template <int Byte, int Rows, int Blocks>
+EDGEDEC_INLINE void add_floats(const Bytes (&level)[Blocks], const float* const (&x)[Rows],
+                               int64_t k, F32 (&y)[Rows][Blocks]) {
+  F32 f[Blocks];
+  EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n) f[n] = byte_as_float<Byte>(level[n]);
+  EDGEDEC_UNROLL for (int m = 0; m < Rows; ++m) {
+    const F32 activation = splat(x[m][k + Byte]);
+    EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n) y[m][n] = fma(f[n], activation, y[m][n]);
+  }
+}
+
+template <int Bits, int Quad, int Rows, int Blocks>
+EDGEDEC_INLINE void add_float_quad(const Unit<Bits> (&raw)[Blocks], const Table (&t)[Blocks],
+                                   const float* const (&x)[Rows], int64_t k,
+                                   F32 (&y)[Rows][Blocks]) {
+  Bytes level[Blocks];
+  EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n) {
+    level[n] = levels<Bits, Quad>(raw[n], t[n]);
+    if constexpr (Bits == 8) level[n] = flip(level[n]);
+  }
+  k += 4 * Quad;
+  add_floats<0>(level, x, k, y);
+  add_floats<1>(level, x, k, y);
+  add_floats<2>(level, x, k, y);
+  add_floats<3>(level, x, k, y);
+}
+
+template <int Bits, int Rows, int Blocks, int... Quad>
+EDGEDEC_INLINE void add_float_unit(const Unit<Bits> (&raw)[Blocks], const Table (&t)[Blocks],
+                                   const float* const (&x)[Rows], int64_t k,
+                                   F32 (&y)[Rows][Blocks], std::integer_sequence<int, Quad...>) {
+  (add_float_quad<Bits, Quad>(raw, t, x, k, y), ...);
+}
+
 template <int Bits, int Rows, int Blocks>
-static void float_tile(const Product& p, int64_t m0, int64_t panel, int block) {
+static void float_tile(const Tile<Rows, Blocks>& tile) {
   using L = Layout<Bits>;
-  constexpr int kBytes = 64 * L::kChunks;
-  constexpr int kColumns = 4 * L::kQuads;
-  const uint8_t* w = p.w.codes + panel * p.w.panel_bytes + block * kBytes;
+  const Product& p = tile.p;
+  const uint8_t* w = p.w.codes + tile.panel * p.w.panel_bytes + tile.block * L::kBytes;
+  const uint8_t* end = w + p.w.panel_bytes;
   Table t[Blocks];
-  for (int n = 0; n < Blocks; ++n) {
-    t[n] = table(p.w.levels + 16 * p.w.group[panel * kBlocks + block + n]);
-  }
+  load_tables<Bits>(tile, p.w.levels, t);
   const float* x[Rows];
-  row_pointers(x, p.x, p.w.padded, m0, p.rows);
+  point_at_rows(tile, p.x, x);
   F32 y[Rows][Blocks];
-  for (int m = 0; m < Rows; ++m)
-    for (int n = 0; n < Blocks; ++n) y[m][n] = splat(0.0f);
-  const int64_t units = p.w.panel_bytes / (kBytes * kBlocks);
-  for (int64_t u = 0; u < units; ++u, w += kBytes * kBlocks) {
+  zero(y);
+  for (int64_t k = 0; w < end; k += L::kColumns, w += kBlocks * L::kBytes) {
     Unit<Bits> raw[Blocks];
-    for (int n = 0; n < Blocks; ++n) raw[n] = unit<Bits>(w + n * kBytes);
-    repeat<L::kQuads>([&](auto quad) EDGEDEC_INLINE_LAMBDA {
-      Bytes level[Blocks];
-      for (int n = 0; n < Blocks; ++n) {
-        level[n] = levels<Bits, quad.value>(raw[n], t[n]);
-        if constexpr (Bits == 8) level[n] = flip(level[n]);
-      }
-      repeat<4>([&](auto b) EDGEDEC_INLINE_LAMBDA {
-        F32 f[Blocks];
-        for (int n = 0; n < Blocks; ++n) f[n] = byte_as_float<b.value>(level[n]);
-        for (int m = 0; m < Rows; ++m) {
-          const F32 activation = splat(x[m][u * kColumns + 4 * quad.value + b.value]);
-          for (int n = 0; n < Blocks; ++n) y[m][n] = fma(f[n], activation, y[m][n]);
-        }
-      });
-    });
+    load_units<Bits>(w, raw);
+    add_float_unit<Bits>(raw, t, x, k, y, typename L::Quads{});
   }
-  for (int m = 0; m < Rows && m0 + m < p.rows; ++m)
-    for (int n = 0; n < Blocks; ++n)
-      finish(p, m0 + m, panel * kPanelSize + (block + n) * kBlockRows, y[m][n]);
+  finish_tile(tile, y);
 }
 
 template <int Bits>
@@ -311,10 +407,10 @@ static void float_bits(const Product& p, int64_t first, int64_t last) {
     int64_t m = 0;
     for (; p.rows - m > 1; m += 4)
       for (int block = 0; block < kBlocks; block += kNarrow)
-        float_tile<Bits, 4, kNarrow>(p, m, panel, block);
+        float_tile<Bits>(Tile<4, kNarrow>{p, m, panel, block});
     if (p.rows - m == 1)
       for (int block = 0; block < kBlocks; block += kDirectBlocks)
-        float_tile<Bits, 1, kDirectBlocks>(p, m, panel, block);
+        float_tile<Bits>(Tile<1, kDirectBlocks>{p, m, panel, block});
   }
 }
 
