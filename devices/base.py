@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgedec.errors import DeviceError
 from edgedec.runtime.session import Session
 
+if TYPE_CHECKING:  # opening a bundle needs none of it
+    import onnx_ir as ir
+
+    from edgedec.devices.matrices import PackedMatrix, Quantize
+    from edgedec.kernels.codebook_matmul import Compute
+
 
 class Device(Protocol):
-    """Opens graphs for one target."""
+    """Lowers and opens graphs for one target."""
 
     name: str
+
+    def lower(
+        self,
+        models: Mapping[str, ir.Model],
+        quantize: Quantize,
+        *,
+        compute: Compute,
+        portable: bool,
+    ) -> Mapping[str, Sequence[PackedMatrix]]:
+        """Put codebook weights, and what else is faster here, into a model's graphs, in place.
+
+        Args:
+            models: component name -> model, with float32 weights.
+            quantize: turns a matrix into codes.
+            compute: how products are computed.
+            portable: leave attention in standard operators.
+
+        Returns:
+            For every component the matrices that it now holds as codes.
+        """
+
+    def fallback(self) -> str | None:
+        """Why our operators run by their function bodies here; None where kernels run them."""
 
     def open(self, graph: Path, *, threads: int | None, shared: bool) -> Session:
         """Open a graph.

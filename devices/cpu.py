@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgedec.errors import BundleError, InputError
+from edgedec.runtime.onnx_file import operator_sets
+from edgedec.runtime.operators import DOMAIN
 from edgedec.runtime.session import Session, first_line
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgedec.devices.matrices import PackedMatrix, Quantize
+    from edgedec.kernels.codebook_matmul import Compute
 
 MAX_DEFAULT_THREADS = 4
 """Decoding one sequence is bound by memory: more threads than this rarely help and often hurt."""
@@ -21,8 +30,32 @@ class Cpu:
 
     name: str = "cpu"
 
+    def lower(
+        self,
+        models: Mapping[str, ir.Model],
+        quantize: Quantize,
+        *,
+        compute: Compute,
+        portable: bool,
+    ) -> Mapping[str, Sequence[PackedMatrix]]:
+        """Pack codes for the library; fuse projections of one value, and attention."""
+        from edgedec.devices.lowering import lower_graphs
+
+        return lower_graphs(models, quantize, compute=compute, portable=portable)
+
+    def fallback(self) -> str | None:
+        """Why the library is not used, in a sentence; None if it is."""
+        import onnxruntime
+
+        from edgedec.kernels.library import register
+
+        return register(onnxruntime.SessionOptions())
+
     def open(self, graph: Path, *, threads: int | None, shared: bool) -> Session:
-        """Open a graph on the CPU; weights outside of it stay mapped from their file."""
+        """Open a graph on the CPU; weights outside of it stay mapped from their file.
+
+        Operators of ours run by the library; where that is missing, by their function bodies.
+        """
         import onnxruntime
 
         if threads is None:
@@ -31,10 +64,15 @@ class Cpu:
             raise InputError(
                 f"threads must be a whole number from 1 to {MOST_THREADS:,}, not {threads!r}."
             )
+        options = _options(threads, shared)
         try:
+            if DOMAIN in operator_sets(graph.read_bytes()):
+                from edgedec.kernels.library import register
+
+                register(options)
             session = onnxruntime.InferenceSession(
                 graph,
-                _options(threads, shared),
+                options,
                 providers=["CPUExecutionProvider"],
                 enable_fallback=0,  # which means a second try, and print() to standard output
             )

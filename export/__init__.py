@@ -21,6 +21,8 @@ def export_checkpoint(
     out: str | PathLike[str],
     *,
     quant: str | None = None,
+    compute: str | None = None,
+    portable: bool = False,
     stages: str | Sequence[int] | None = None,
     dtype: str = "fp32",
     revision: str | None = None,
@@ -35,7 +37,11 @@ def export_checkpoint(
     Args:
         checkpoint: a Hugging Face folder, a hub id, or Mu's ``.pt`` file.
         out: the folder to create; nothing is left there if the export fails.
-        quant: weight format; ``None`` keeps floating point.
+        quant: weight format: ``cb4``, ``cb3`` or ``cb2`` (codes of 4, 3 or 2 bits into tables of
+            levels), ``int8``, or ``None`` for floating point.
+        compute: how products with codebook weights are computed: ``int8`` (the default: inputs are
+            rounded with one scale per row), ``int8-block`` (per 128 inputs), ``bf16`` or ``fp32``.
+        portable: with ``quant``, leave attention in standard operators.
         stages: where to cut the decoder: ``None`` (one stage), ``"all"``, or layers such as
             ``"0,1,4"``.
         dtype: how weight matrices are stored: ``fp32``, ``fp16`` or ``bf16``.
@@ -59,6 +65,8 @@ def export_checkpoint(
 
     options = Options(
         quant=quant,
+        compute=compute,
+        portable=portable,
         stages=stages if stages is None or isinstance(stages, str) else tuple(stages),
         dtype=dtype,
         revision=revision,

@@ -36,24 +36,31 @@ class WeightFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.parameters = 0
-        """Distinct floating-point values: weights and tables, but no scalars."""
+        """Distinct weights: floating-point values but scalars, and what codes stand for."""
         self._file: IO[bytes] = path.open("wb")
         self._digest = hashlib.sha256()
         self._size = 0
         self._offsets: dict[bytes, int] = {}
         self._seen: set[bytes] = set()
 
-    def store(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    def store(self, tensor: ir.TensorProtocol, parameters: int | None = None) -> ir.TensorProtocol:
         """Return what the graph holds in a tensor's place.
 
         That is a reference to its bytes, written here unless they are here already, or for a small
         tensor its values.
+
+        Args:
+            tensor: what to store.
+            parameters: how many weights it stands for, where that is not its number of values.
         """
         values = tensor.numpy()
         data = values.tobytes()  # little-endian on every machine edgedec runs on
         key = hashlib.sha256(data).digest()
-        if key not in self._seen and tensor.dtype.is_floating_point() and values.size > 1:
-            self.parameters += values.size
+        if parameters is None:
+            counts = tensor.dtype.is_floating_point() and values.size > 1
+            parameters = values.size if counts else 0
+        if key not in self._seen:
+            self.parameters += parameters
         self._seen.add(key)
         if len(data) < INLINE_LIMIT:
             return ir.Tensor(values, dtype=tensor.dtype, name=tensor.name)
@@ -104,7 +111,7 @@ def save_graphs(
             tensor = value.const_value
             assert tensor is not None
             # Small tensors too are read here: the serializer would wrap what a damaged one raises.
-            value.const_value = weights.store(tensor)
+            value.const_value = weights.store(tensor, value.meta.get("parameters"))
             done += 1
             progress("writing weights", done / total)
         data = ir.serde.serialize_model(model).SerializeToString(deterministic=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from edgedec.errors import CheckFailedError
@@ -10,15 +13,20 @@ from edgedec.export.route import Ids, Logits
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.depth.full import Full
 from edgedec.runtime.generator import Generator
-from edgedec.runtime.manifest import Verified
+from edgedec.runtime.manifest import Rounding, Verified
 
 TOLERANCE = {"fp32": 2e-4, "fp16": 2e-3, "bf16": 2e-2}
 """Largest accepted logit difference, as a fraction of the logits' range, by weight storage."""
+ROUNDING_TOLERANCE = 3
+"""Largest accepted logit difference where products round their inputs to fewer bits, in terms of
+what this rounding does to the logits. Both sides round alike, but an input that lies between two
+values, to within the last bit of float32, goes either way; then all that follows is rounded
+differently, and the two differ by as much as rounding and not rounding do."""
 STEPS = 3
 """Tokens that are fed one by one, after the rest of the target in one pass."""
 
 
-def verify(bundle: Bundle, logits: Logits, storage: str, lengths: tuple[int, int]) -> Verified:
+def verify(bundle: Bundle, logits: Logits, tolerance: float, lengths: tuple[int, int]) -> Verified:
     """Compare logits on random tokens: two rows of different lengths, in one pass and by steps.
 
     The rows differ in their sources, or in their prompts where there is no source.
@@ -26,12 +34,65 @@ def verify(bundle: Bundle, logits: Logits, storage: str, lengths: tuple[int, int
     Args:
         bundle: what was written.
         logits: the other implementation: the NumPy reference of a spec, or the original in torch.
-        storage: how the bundle stores its weights.
+        tolerance: largest accepted difference, as a fraction of the logits' range.
         lengths: tokens of the longer source, and of each target.
 
     Raises:
-        CheckFailedError: the difference is larger than `TOLERANCE`.
+        CheckFailedError: the difference is larger than that.
     """
+    found = _compare(bundle, [logits], lengths)
+    difference = float(np.abs(found.actual - found.expected[0]).max())
+    reach = found.reach
+    if not difference <= tolerance * reach:
+        raise CheckFailedError(
+            f"the exported graphs differ from the reference by {difference:.3g} in logits of range "
+            f"{reach:.3g}: the bundle was not written; please report this checkpoint "
+            "(--no-verify writes it all the same)."
+        )
+    return Verified(max_abs_difference=difference, logit_range=reach, tokens=found.tokens)
+
+
+def verify_rounding(
+    bundle: Bundle, rounding: Logits, exact: Logits, lengths: tuple[int, int]
+) -> Rounding:
+    """Compare a bundle whose products round their inputs with a reference that does the same.
+
+    Args:
+        bundle: what was written.
+        rounding: the reference, rounding as the bundle's products do.
+        exact: the same reference without.
+        lengths: as in `verify`.
+
+    Raises:
+        CheckFailedError: the difference is beyond `ROUNDING_TOLERANCE`.
+    """
+    found = _compare(bundle, [rounding, exact], lengths)
+    rounded, plain = found.expected
+    difference = float(np.abs(found.actual - rounded).max())
+    effect = float(np.abs(rounded - plain).max())
+    if not difference <= ROUNDING_TOLERANCE * effect + TOLERANCE["fp32"] * found.reach:
+        raise CheckFailedError(
+            f"the exported graphs differ by {difference:.3g} from a reference that rounds as they "
+            f"do, which changes its logits by {effect:.3g}: the bundle was not written; please "
+            "report this checkpoint (--no-verify writes it all the same)."
+        )
+    return Rounding(max_abs_difference=difference, effect=effect)
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """Logits ``[2, positions, vocab]`` of a bundle, and of every reference.
+
+    ``reach`` is the range of the first reference's logits over all ``tokens`` of the targets.
+    """
+
+    actual: Array
+    expected: tuple[Array, ...]
+    reach: float
+    tokens: int
+
+
+def _compare(bundle: Bundle, references: Sequence[Logits], lengths: tuple[int, int]) -> _Compared:
     io = bundle.manifest.interface
     encodes = bundle.manifest.encoder is not None
     rng = np.random.default_rng(0)
@@ -48,23 +109,20 @@ def verify(bundle: Bundle, logits: Logits, storage: str, lengths: tuple[int, int
         counts = np.array([longest, max(1, longest // 2)])
         sources = [row[:n].tolist() for row, n in zip(source, counts, strict=True)]
         mask = (np.arange(longest) < counts[:, None]).astype(np.int64)
-        expected = logits(source, mask, target)
+        expected = [logits(source, mask, target) for logits in references]
         prompts = np.array([unequal[0]] * 2)
     else:
         sources = None
-        expected = logits(None, None, target)
+        expected = [logits(None, None, target) for logits in references]
         prompts = np.array(unequal)
     actual = _run(bundle, sources, target, prompts, steps)
     scored = prompts[:, None] - 1 + np.arange(steps + 1)
-    difference = float(np.abs(actual - expected[[[0], [1]], scored]).max())
-    reach = float(expected.max() - expected.min())
-    if not difference <= TOLERANCE[storage] * reach:
-        raise CheckFailedError(
-            f"the exported graphs differ from the reference by {difference:.3g} in logits of range "
-            f"{reach:.3g}: the bundle was not written; please report this checkpoint "
-            "(--no-verify writes it all the same)."
-        )
-    return Verified(max_abs_difference=difference, logit_range=reach, tokens=int(target.size))
+    return _Compared(
+        actual,
+        tuple(found[[[0], [1]], scored] for found in expected),
+        reach=float(expected[0].max() - expected[0].min()),
+        tokens=int(target.size),
+    )
 
 
 def _run(

@@ -14,6 +14,7 @@ from edgedec.runtime.schema import SchemaError, decode, encode
 
 SCHEMA_VERSION = 1
 MANIFEST = "edgedec.json"
+Compute = Literal["int8", "int8-block", "bf16", "fp32"]
 MAX_DEPTH = 32
 MAX_TEXT = 255
 GRAPH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.onnx")
@@ -33,7 +34,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Component:
-    """One graph: its file, the device it was lowered for, how its weights are stored."""
+    """One graph: its file, the device it was lowered for, how its weights are stored.
+
+    ``precision`` is a floating-point type (``--dtype``) or a format of codes (``--quant``).
+    """
 
     file: str
     device: str
@@ -80,6 +84,67 @@ class Verified:
 
 
 @dataclass(frozen=True)
+class CodebookPart:
+    """Rows of a stored matrix that are one matrix of the model, by its name there."""
+
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class CodebookMatrix:
+    """One matrix of codes, as its node reads it.
+
+    Attributes:
+        rows, columns: its size.
+        bits: of one code: 2, 3, 4 or 8.
+        codebooks: how many tables of ``2**bits`` levels its blocks of 16 rows choose from.
+        parts: the model's matrices that it consists of, from its first row to its last.
+    """
+
+    rows: int
+    columns: int
+    bits: int
+    codebooks: int
+    parts: tuple[CodebookPart, ...]
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What products that round their inputs did to the logits in the export's own check.
+
+    Attributes:
+        max_abs_difference: the graphs against a reference that rounds as they do.
+        effect: that reference against itself without rounding.
+    """
+
+    max_abs_difference: float
+    effect: float
+
+
+@dataclass(frozen=True)
+class Codebooks:
+    """How a bundle's weights are stored as codes into small tables of levels.
+
+    Attributes:
+        scheme: the weight format, as ``--quant`` names it.
+        compute: to what products round their inputs: int8 with a scale per row or per block of
+            128, bfloat16, or float32. Function bodies compute in float32 whatever it says.
+        attention: ``fused`` into operators of ours, or ``standard``.
+        rounding: what the rounding of ``compute`` did in the export's check; the manifest's
+            ``verified`` compares the same graphs with products in float32. None if there is no
+            rounding, was no check, or was no operator library to do it with.
+        matrices: component -> path of the node that reads it -> matrix.
+    """
+
+    scheme: str
+    compute: Compute
+    attention: Literal["fused", "standard"]
+    rounding: Rounding | None
+    matrices: dict[str, dict[str, CodebookMatrix]]
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """Size in bytes and SHA-256 of a file of the bundle."""
 
@@ -103,7 +168,7 @@ class Manifest:
         head: component of the head, None when the only stage contains it.
         policies: depth policies that the checkpoint supports, with their parameters.
         generation: how the checkpoint wants to be decoded.
-        codebooks: layout of codebook weights, None without.
+        codebooks: weights that are stored as codes, None without.
         parameters: number of stored weights.
         verified: what the export's own check measured, None when it was switched off.
         files: every file of the bundle but this one.
@@ -123,7 +188,7 @@ class Manifest:
     verified: Verified | None
     files: dict[str, FileEntry]
     policies: dict[str, dict[str, Any]] = field(default_factory=lambda: {"full": {}})
-    codebooks: dict[str, Any] | None = None
+    codebooks: Codebooks | None = None
 
 
 def dump_manifest(manifest: Manifest) -> str:
@@ -220,7 +285,24 @@ def _check_parts(m: Manifest) -> None:
         "a component's file is not listed": any(
             c.file not in m.files for c in m.components.values()
         ),
+        "a matrix in 'codebooks' cannot be": m.codebooks is not None
+        and not all(
+            _is_possible(matrix)
+            for component in m.codebooks.matrices.values()
+            for matrix in component.values()
+        ),
+        "'codebooks' names a component that is not listed": m.codebooks is not None
+        and not m.codebooks.matrices.keys() <= m.components.keys(),
     }
     for problem, found in problems.items():
         if found:
             raise BundleError(f"{MANIFEST}: {problem}; export the bundle again.")
+
+
+def _is_possible(matrix: CodebookMatrix) -> bool:
+    return (
+        matrix.bits in {2, 3, 4, 8}
+        and all(0 < n < 1 << 31 for n in (matrix.rows, matrix.columns, matrix.codebooks))
+        and all(part.rows > 0 for part in matrix.parts)
+        and sum(part.rows for part in matrix.parts) == matrix.rows
+    )

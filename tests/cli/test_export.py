@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import Result
 
@@ -36,8 +37,26 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return seen
 
 
+def test_formats_are_those_of_the_quantizer() -> None:
+    """The command line lists them without importing it."""
+    from edgedec.cli.export import command
+    from edgedec.export.pipeline import COMPUTES, QUANTS
+    from edgedec.kernels.codebook_matmul import COMPUTES as KNOWN
+    from edgedec.quantize.scheme import SCHEMES
+
+    choices = {
+        option.name: list(option.type.choices)
+        for option in command.params
+        if isinstance(option.type, click.Choice)
+    }
+    assert choices["quant"] == ["none", *QUANTS] == ["none", *SCHEMES]
+    assert choices["compute"] == list(COMPUTES) == list(KNOWN)
+
+
 DEFAULTS = {
     "quant": None,
+    "compute": None,
+    "portable": False,
     "stages": None,
     "dtype": "fp32",
     "revision": None,
@@ -60,9 +79,13 @@ def test_json_and_the_other_options(invoke: Invoke, calls: Calls, tmp_path: Path
     result = invoke(
         "export", "-m", "some/model", "-o", out, "--json", "--stages", "0,1,4", "--dtype", "bf16",
         "--revision", "v2", "--tokenizer", "tok", "--via", "optimum", "--no-verify", "--force",
+        "--quant", "cb3", "--compute", "int8-block", "--portable",
     )  # fmt: skip
     assert json.loads(result.stdout) == {"bundle": out, "bytes": 1500}
     assert calls[0][2] == DEFAULTS | {
+        "quant": "cb3",
+        "compute": "int8-block",
+        "portable": True,
         "stages": "0,1,4",
         "dtype": "bf16",
         "revision": "v2",
@@ -92,6 +115,8 @@ def test_a_built_in_name(
         (["a", "-m", "b", "-o", "out"], "Name one checkpoint"),
         (["a"], "Missing option '-o'"),
         (["a", "-o", "out", "--dtype", "int8"], "'int8' is not one of"),
+        (["a", "-o", "out", "--quant", "cb5"], "'cb5' is not one of"),
+        (["a", "-o", "out", "--compute", "int4"], "'int4' is not one of"),
         (["broken", "-o", "out"], "broken is damaged."),
     ],
 )

@@ -16,10 +16,14 @@ from hypothesis import strategies as st
 from edgedec.errors import BundleError, EdgedecError
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.manifest import (
+    CodebookMatrix,
+    CodebookPart,
+    Codebooks,
     Component,
     FileEntry,
     Interface,
     Manifest,
+    Rounding,
     Source,
     Stage,
     Verified,
@@ -38,6 +42,31 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=5,
 )
+
+
+@st.composite
+def codebooks(draw: st.DrawFn, components: st.SearchStrategy[str]) -> Codebooks:
+    """Any block of codebook weights."""
+
+    def matrix(heights: list[int]) -> CodebookMatrix:
+        parts = tuple(CodebookPart(f"m.{i}", rows) for i, rows in enumerate(heights))
+        bits = draw(st.sampled_from([2, 3, 4, 8]))
+        size = st.integers(1, 1 << 20)
+        return CodebookMatrix(sum(heights), draw(size), bits, draw(size), parts)
+
+    computes = ["int8", "int8-block", "bf16", "fp32"]
+    heights = st.lists(st.integers(1, 1 << 20), min_size=1, max_size=3)
+    return Codebooks(
+        scheme=draw(texts),
+        compute=draw(st.sampled_from(computes)),
+        attention=draw(st.sampled_from(["fused", "standard"])),
+        rounding=draw(st.none() | st.builds(Rounding, numbers, numbers)),
+        matrices=draw(
+            st.dictionaries(
+                components, st.dictionaries(texts, heights.map(matrix), max_size=2), max_size=2
+            )
+        ),
+    )
 
 
 @st.composite
@@ -89,7 +118,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         verified=draw(st.none() | st.builds(Verified, numbers, numbers, st.integers(0, 99))),
         files=files,
         policies=draw(st.dictionaries(texts, st.dictionaries(texts, values, max_size=2))),
-        codebooks=draw(st.none() | st.dictionaries(texts, values, max_size=2)),
+        codebooks=draw(st.none() | codebooks(st.sampled_from(sorted(components)))),
     )
 
 

@@ -35,7 +35,19 @@ from edgedec.errors import InputError
     show_default=True,
     help="Stored weights.",
 )
-@click.option("--quant", type=click.Choice(["none"]), default="none", show_default=True)
+@click.option(
+    "--quant",
+    type=click.Choice(["none", "cb4", "cb3", "cb2", "int8"]),
+    default="none",
+    show_default=True,
+    help="Store weights as codes of 4, 3, 2 or 8 bits.",
+)
+@click.option(
+    "--compute",
+    type=click.Choice(["int8", "int8-block", "bf16", "fp32"]),
+    help="How products with such weights are computed.  [default: int8]",
+)
+@click.option("--portable", is_flag=True, help="With --quant, leave attention in standard ONNX.")
 @click.option(
     "--via",
     type=click.Choice(["optimum"]),
@@ -56,6 +68,8 @@ def command(
     stages: str | None,
     dtype: str,
     quant: str,
+    compute: str | None,
+    portable: bool,
     via: str | None,
     verify: bool,
     force: bool,
@@ -79,6 +93,8 @@ def command(
             source,
             output,
             quant=None if quant == "none" else quant,
+            compute=compute,
+            portable=portable,
             stages=stages,
             dtype=dtype,
             revision=revision,

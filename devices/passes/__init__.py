@@ -1,0 +1,1 @@
+"""Rewrites of graphs that put our own operators in the place of standard ones."""

@@ -1,0 +1,178 @@
+"""Put CodebookMatMul and CodebookGather in the place of floating-point products and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgedec.devices.matrices import PackedMatrix, Quantize
+from edgedec.devices.passes.embedding import Embedding, find_embeddings
+from edgedec.devices.passes.fuse import MOST, group_linears, group_name
+from edgedec.devices.passes.linear import Linear, find_linears
+from edgedec.devices.passes.match import constant, replace
+from edgedec.kernels.codebook_matmul import Compute
+from edgedec.kernels.operator import DOMAIN
+from edgedec.kernels.packing import Packed, concatenate, pack
+from edgedec.quantize.codebook import CodebookTensor
+
+
+class Packer:
+    """Packs matrices; a tied one once, however many graphs and nodes use it."""
+
+    def __init__(self, quantize: Quantize) -> None:
+        self._quantize = quantize
+        self._packed: dict[int, tuple[CodebookTensor, Packed]] = {}
+
+    def embedding(self, item: Embedding) -> Packed:
+        """The table of an embedding."""
+        return self._once(self._quantize(item.matrix))
+
+    def linears(self, group: Sequence[Linear]) -> Packed:
+        """The matrices of a group, one below the other."""
+        tensors = [self._quantize(linear.matrix) for linear in group]
+        if len(tensors) > 1:
+            return pack(concatenate(tensors))
+        # An embedding may come later that is the same matrix; any other would only take memory.
+        return self._once(tensors[0]) if group[0].matrix.role == "head" else pack(tensors[0])
+
+    def _once(self, tensor: CodebookTensor) -> Packed:
+        if id(tensor) not in self._packed:
+            self._packed[id(tensor)] = tensor, pack(tensor)
+        return self._packed[id(tensor)][1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Product:
+    group: list[Linear]
+    packed: Packed
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    item: Embedding
+    packed: Packed
+
+
+def use_codebooks(graph: ir.Graph, packer: Packer, compute: Compute) -> list[PackedMatrix]:
+    """Replace every product with a constant matrix and every token embedding, in place.
+
+    What only the replaced nodes used is left for whoever removes dead nodes.
+
+    Returns:
+        The matrices as the graph now holds them.
+    """
+    tables = [_Table(item, packer.embedding(item)) for item in find_embeddings(graph)]
+    products = [
+        _Product(group, packer.linears(group)) for group in group_linears(find_linears(graph))
+    ]
+    # A function body either knows row orders or doesn't, and there is one for the whole graph.
+    packed = [table.packed for table in tables] + [product.packed for product in products]
+    ordered = any(item.row_order is not None for item in packed)
+    writer = _Writer(graph, compute, ordered=ordered)
+    found = [writer.table(table.item, table.packed) for table in tables]
+    return found + [writer.product(product.group, product.packed) for product in products]
+
+
+class _Writer:
+    """Writes our operators into one graph."""
+
+    def __init__(self, graph: ir.Graph, compute: Compute, *, ordered: bool) -> None:
+        self._graph, self._compute, self._ordered = graph, compute, ordered
+        self._inputs: dict[int, list[ir.Value]] = {}
+
+    def table(self, item: Embedding, packed: Packed) -> PackedMatrix:
+        name = str(item.node.name)
+        node = ir.node(
+            "CodebookGather",
+            [item.node.inputs[1], *self._weights(name, packed), *self._order(name, packed)],
+            {"bits": packed.bits, "K": packed.columns},
+            domain=DOMAIN,
+            name=name,
+        )
+        self._put(node, item.node, [item.node.outputs[0]], [name])
+        return PackedMatrix(name, packed, (item.matrix,))
+
+    def product(self, group: Sequence[Linear], packed: Packed) -> PackedMatrix:
+        first = group[0]
+        names = [str(linear.node.name) for linear in group]
+        name = names[0] if len(group) == 1 else group_name(list(group))
+        widths = [linear.matrix.rows for linear in group]
+        inputs = [first.x, *self._weights(name, packed)]
+        optional = [self._bias(name, group), *self._order(name, packed)]
+        node = ir.node(
+            "CodebookMatMul",
+            inputs + optional if any(optional) else inputs,
+            {
+                "bits": packed.bits,
+                "compute": self._compute,
+                "splits": [*widths, *[0] * (MOST - len(widths))],
+            },
+            domain=DOMAIN,
+            num_outputs=MOST,
+            name=name,
+        )
+        # ONNX Runtime wants as many outputs as the function body has; no kernel makes these.
+        for i, unused in enumerate(node.outputs[len(group) :]):
+            unused.name = f"{name}.unused_{i}"
+        self._put(node, first.node, [linear.output for linear in group], names)
+        return PackedMatrix(name, packed, tuple(linear.matrix for linear in group))
+
+    def _put(
+        self, node: ir.Node, place: ir.Node, old: Sequence[ir.Value], names: Sequence[str]
+    ) -> None:
+        self._graph.insert_before(place, node)
+        for output, replaced, name in zip(node.outputs, old, names, strict=False):
+            output.name = name
+            replace(self._graph, replaced, output)
+
+    def _weights(self, name: str, packed: Packed) -> list[ir.Value]:
+        """The inputs that hold a matrix; nodes that share it share them."""
+        if id(packed) not in self._inputs:
+            codes = self._initializer(f"{name}.codes", packed.weight)
+            # What `parameters` in the manifest counts: weights, however they are stored.
+            codes.meta["parameters"] = packed.rows * packed.columns
+            self._inputs[id(packed)] = [
+                codes,
+                self._initializer(f"{name}.levels", packed.levels),
+                self._initializer(f"{name}.row_scale", packed.row_scale),
+                self._initializer(f"{name}.group_of_block", packed.group_of_block),
+            ]
+            self._inputs[id(packed)][2].meta["parameters"] = 0
+        return self._inputs[id(packed)][:4]
+
+    def _order(self, name: str, packed: Packed) -> list[ir.Value]:
+        if not self._ordered:
+            return []
+        shared = self._inputs[id(packed)]
+        if len(shared) == 4:
+            order = packed.row_order
+            rows = np.arange(packed.rows, dtype=np.int32) if order is None else order
+            shared.append(self._initializer(f"{name}.row_order", rows))
+        return shared[4:]
+
+    def _bias(self, name: str, group: Sequence[Linear]) -> ir.Value | None:
+        """What is added to a group's outputs: none, or zeros where a member has none."""
+        if all(linear.bias is None for linear in group):
+            return None
+        values = [
+            np.zeros(linear.matrix.rows, np.float32)
+            if (found := constant(linear.bias)) is None
+            else found.ravel()
+            for linear in group
+        ]
+        return self._initializer(f"{name}.added", np.concatenate(values))
+
+    def _initializer(self, name: str, values: NDArray[np.generic]) -> ir.Value:
+        tensor = ir.tensor(values, name=name)
+        value = ir.Value(
+            name=name,
+            shape=ir.Shape(values.shape),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
+        self._graph.register_initializer(value)
+        return value

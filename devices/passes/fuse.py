@@ -1,0 +1,51 @@
+"""Join products of one module that read the same value: query, key and value; gate and up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from edgedec.devices.passes.linear import Linear
+from edgedec.quantize.codebook import BLOCK_ROWS
+
+MOST = 3
+"""Outputs that our product can have."""
+SEPARATOR = re.compile(r"[./](?=[^./]*$)")
+
+
+def group_linears(linears: Iterable[Linear]) -> list[list[Linear]]:
+    """Sort products into groups that become one node each, in the order of the first of each.
+
+    A group reads one value, has one parent module and at most three members, whose rows are
+    multiples of 16: a block of rows shares a codebook.
+    """
+    groups: list[list[Linear]] = []
+    open_groups: dict[tuple[int, str], list[Linear]] = {}
+    for linear in linears:
+        key = id(linear.x), module(linear)[0]
+        group = open_groups.get(key)
+        fits = linear.matrix.rows % BLOCK_ROWS == 0 and linear.matrix.role == "linear"
+        if fits and group is not None and len(group) < MOST:
+            group.append(linear)
+            continue
+        groups.append([linear])
+        if fits:
+            open_groups[key] = groups[-1]
+    return groups
+
+
+def module(linear: Linear) -> tuple[str, str]:
+    """A product's parent module with the separator, and its own name: ``decoder.3.mlp.``, ``up``.
+
+    Optimum's nodes are named ``/decoder/layers.3/fc1/MatMul``: the operator is no module.
+    """
+    path = re.sub(r"/(MatMul|Gemm)(_\d+)?$", "", linear.node.name or "")
+    found = SEPARATOR.search(path)
+    return (path[: found.end()], path[found.end() :]) if found is not None else ("", path)
+
+
+def group_name(group: list[Linear]) -> str:
+    """What a group is called as a node: ``decoder.3.self_attn.qkv``, ``decoder.3.mlp.up_gate``."""
+    parents, names = zip(*(module(linear) for linear in group), strict=True)
+    joint = "" if all(len(name) == 1 for name in names) else "_"
+    return str(parents[0]) + joint.join(names)
