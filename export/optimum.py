@@ -256,10 +256,10 @@ def _store_as(coded: Coded, model: Any) -> None:
             values = parameter.numpy()
             if values.ndim == 2:
                 for turned in (False, True):
-                    matrix = found.get(_hash(values.T if turned else values))
-                    if matrix is not None:
-                        users.append((module, parameter, matrix, turned))
-    unknown = {matrix.name for matrix in coded.matrices} - {user[2].name for user in users}
+                    key = _hash(values.T if turned else values)
+                    if key in found:
+                        users.append((module, parameter, key, turned))
+    unknown = [found[key].name for key in found.keys() - {key for _, _, key, _ in users}]
     if unknown:
         raise CheckFailedError(
             f"the quantized graphs cannot be compared with torch: {len(unknown)} of their matrices "
@@ -272,8 +272,8 @@ def _store_as(coded: Coded, model: Any) -> None:
             return inputs
         return (torch.from_numpy(coded.rounded(inputs[0].numpy())), *inputs[1:])
 
-    for module, parameter, matrix, turned in users:
-        stored = torch.from_numpy(matrix.stored())
+    for module, parameter, key, turned in users:
+        stored = torch.from_numpy(found[key].stored())
         parameter.copy_(stored.T if turned else stored)
         module.register_forward_pre_hook(round_input)
 
