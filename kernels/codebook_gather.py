@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.kernels.body import ORDER, build, unpack
+from edgedec.kernels.body import ORDER, UNPACK, build
 from edgedec.kernels.operator import Attribute, Operator, Tensor
 from edgedec.kernels.packing import Packed
 
@@ -45,23 +45,21 @@ def reference(indices: NDArray[np.int64], packed: Packed) -> NDArray[np.float32]
 
 
 INDICES = """
-    line = Constant <value_ints=[-1]> ()
-    index = Reshape (indices, line)
-    nothing = Constant <value_int=0> ()
-    negative = Less (index, nothing)
+    flat = Constant <value_ints=[-1]> ()
+    asked = Reshape (indices, flat)
+    lowest = Constant <value_int=0> ()
+    negative = Less (asked, lowest)
     N = Shape (row_scale)
-    checked = Where (negative, N, index)
+    checked = Where (negative, N, asked)
 """
 """Gather counts negative indices from the end; here they are errors, as N is."""
 ROWS = {False: "rows = Identity (checked)", True: "rows = Gather <axis=0> (packed_row, checked)"}
 RESULT = """
-    begin = Constant <value_ints=[0]> ()
     K = Constant <value_int: int = @K> ()
-    stop = Reshape (K, line)
-    axis = Constant <value_ints=[1]> ()
-    result = Slice (matrix, begin, stop, axis)
+    width = Reshape (K, flat)
+    result = Slice (matrix, first, width, second)
     leading = Shape (indices)
-    result_shape = Concat <axis=0> (leading, stop)
+    result_shape = Concat <axis=0> (leading, width)
     Y = Reshape <allowzero=1> (result, result_shape)
 """
 
@@ -73,4 +71,4 @@ def function(*, row_order: bool = False) -> onnx.FunctionProto:
         row_order: every node of the model file has this input; otherwise none has it.
     """
     rows = (ORDER if row_order else "") + INDICES + ROWS[row_order]
-    return build(OP, rows + unpack() + RESULT, len(OP.inputs) if row_order else -1)
+    return build(OP, rows + UNPACK + RESULT, len(OP.inputs) if row_order else -1)

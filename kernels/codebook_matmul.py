@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.kernels.body import ORDER, build, unpack
+from edgedec.kernels.body import ORDER, UNPACK, build
 from edgedec.kernels.operator import Attribute, Operator, Tensor
 from edgedec.kernels.packing import Packed
 
@@ -111,11 +111,11 @@ def reference(
 
 
 ALL_ROWS = """
-    start = Constant <value_int=0> ()
-    step = Constant <value_int=1> ()
+    row_from = Constant <value_int=0> ()
+    row_step = Constant <value_int=1> ()
     row_count = Shape (row_scale)
-    end = Squeeze (row_count)
-    rows = Range (start, end, step)
+    row_end = Squeeze (row_count)
+    rows = Range (row_from, row_end, row_step)
 """
 REORDERED = "rows = Identity (packed_row)"
 EVEN = """
@@ -154,7 +154,7 @@ def function(*, row_order: bool = False, ragged: bool = True) -> onnx.FunctionPr
     """
     rows = ORDER + REORDERED if row_order else ALL_ROWS
     x = RAGGED if ragged else EVEN
-    return build(OP, rows + unpack() + x + PRODUCT, len(OP.inputs) if row_order else -1)
+    return build(OP, rows + UNPACK + x + PRODUCT, len(OP.inputs) if row_order else -1)
 
 
 def quantize_inputs(rows: Array) -> tuple[NDArray[np.int8], Array]:
