@@ -14,13 +14,16 @@ export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 SETUP := pyproject.toml setup.py
+SANITIZED := build/sanitize/libedgedec_ops.so
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit test-optimum clean
+.PHONY: help demo test lint types unit native sanitize test-optimum clean
 
 help:
 	@echo "make demo   install edgedec, export the built-in checkpoint, pronounce a few words"
 	@echo "make test   install the dev environment, then ruff, mypy and the whole test suite"
+	@echo "make native compile the operator library again, after its sources changed"
+	@echo "make sanitize   the operators' tests with AddressSanitizer and UBSan in the library"
 	@echo "make test-optimum   the tests of --via optimum, in an environment of their own"
 	@echo "make clean  remove both environments and what the demo wrote"
 
@@ -45,8 +48,20 @@ types: $(TEST_ENV)/.installed
 	$(TEST_ENV)/bin/mypy -p edgedec
 	$(TEST_ENV)/bin/mypy tests
 
+# Installing compiled the library, but its sources may have changed. Without a compiler: without it.
 unit: $(TEST_ENV)/.installed
+	@$(MAKE) --no-print-directory native || true
 	$(TEST_ENV)/bin/pytest $(PYTEST_ARGS)
+
+native:
+	$(PYTHON) kernels/cpu/build.py --objects build/native
+
+# Python and ONNX Runtime come without sanitizers, which must be there first, and leak at their end.
+sanitize: $(TEST_ENV)/.installed
+	$(PYTHON) kernels/cpu/build.py --sanitize --objects build/sanitize --output $(SANITIZED)
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0 EDGEDEC_LIBRARY=$(CURDIR)/$(SANITIZED) \
+	$(TEST_ENV)/bin/pytest tests/kernels -m 'not slow' $(PYTEST_ARGS)
 
 test-optimum: $(OPTIMUM_ENV)/.installed
 	$(OPTIMUM_ENV)/bin/pytest tests/optimum $(PYTEST_ARGS)

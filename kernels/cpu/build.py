@@ -40,6 +40,8 @@ X86 = {
     "isa_avx512": _AVX512,
     "isa_avx512vbmi": (*_AVX512, "-mavx512vbmi"),
 }
+# The sources spell these instructions out, in those before them, where the compiler lacks the flag.
+DISPENSABLE = ("-mavxvnni", "-mavx512vbmi")
 ARM = {"isa_neon": ("-march=armv8.2-a+dotprod",)}
 # Intrinsics need no option there; with it the compiler writes the short encodings.
 MSVC = {
@@ -69,8 +71,14 @@ COMPILE_MSVC = (
 )
 LINK_MSVC = ("/nologo", "/DLL", "/MANIFEST:NO", "/OPT:REF", "/EXPORT:RegisterCustomOps")
 SANITIZE = (
-    *("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),
-    *("-g1", "-O1"),
+    *(
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+        "-fno-omit-frame-pointer",
+        "-g1",
+    ),
+    # Optimized, and with checks in place of calls, this takes the compiler minutes per file.
+    *("-O0", "--param", "asan-instrumentation-with-call-threshold=0"),
 )
 
 logger = logging.getLogger("edgedec.build")
@@ -100,6 +108,7 @@ class Gnu:
         command: the compiler and what every call of it begins with.
         machine: what it compiles for, in the words of ``-dumpmachine``: "x86_64-linux-gnu".
         link_flags: more for the linker.
+        without: which of `DISPENSABLE` it lacks.
         sanitize: stop at the first mistake with memory or arithmetic. Slower, and a program that
             loads the library must have loaded the sanitizers before.
     """
@@ -107,6 +116,7 @@ class Gnu:
     command: tuple[str, ...]
     machine: str
     link_flags: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     sanitize: bool = False
     suffix: ClassVar[str] = ".o"
 
@@ -125,7 +135,8 @@ class Gnu:
         return [*self.command, *own, *map(str, objects), *self.link_flags, "-o", str(output)]
 
     def _processor(self, stem: str) -> Iterable[str]:
-        x86, arm = X86.get(stem, ()), ARM.get(stem, ())
+        x86 = [flag for flag in X86.get(stem, ()) if flag not in self.without]
+        arm = ARM.get(stem, ())
         if "apple" in self.machine:  # one call may compile for both
             named = [("-Xarch_x86_64", flag) for flag in x86]
             named += [("-Xarch_arm64", flag) for flag in arm]
@@ -187,7 +198,10 @@ def find_compiler() -> Compiler:
         *shlex.split(os.environ.get("CXXFLAGS", "")),
     ]
     machine = _run([path, *named[1:], "-dumpmachine"]).strip()
-    return Gnu((path, *added), machine, tuple(shlex.split(os.environ.get("LDFLAGS", ""))))
+    found = Gnu((path, *added), machine, tuple(shlex.split(os.environ.get("LDFLAGS", ""))))
+    if not machine.startswith("x86_64-"):
+        return found
+    return replace(found, without=tuple(flag for flag in DISPENSABLE if not _knows(path, flag)))
 
 
 def sources() -> list[Path]:
@@ -288,6 +302,15 @@ def _find_msvc() -> Msvc:
     except Exception as error:
         raise BuildError(f"setuptools finds no Visual C++ here ({error})") from error
     return Msvc(found.cc, found.linker, tuple(found.include_dirs), tuple(found.library_dirs))
+
+
+def _knows(path: str, flag: str) -> bool:
+    """Whether a compiler accepts an option."""
+    try:
+        _run([path, flag, "-fsyntax-only", "-x", "c++", os.devnull])
+    except BuildError:
+        return False
+    return True
 
 
 def _run(command: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
-"""Every way to install: sdist, wheel, archive, checkouts without links, no torch around.
+"""Every way to install: sdist, wheel, archive, checkouts without links, no torch, no compiler.
 
 The distributions are built from the files that git knows or would add, so that what is tested is
-this working tree and not the last commit.
+this working tree and not the last commit. The operator library is compiled once, for the wheel.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from edgedec.kernels.cpu.build import LIBRARY, BuildError, find_compiler
+
 TOP = ("export", "runtime", "quantize", "kernels", "devices")
 IMPORT_ALL = (
     "import edgedec, "
@@ -25,11 +27,27 @@ IMPORT_ALL = (
     + "; print(edgedec.__file__, edgedec.runtime.__file__)"
 )
 
+WITHOUT_LIBRARY = {"EDGEDEC_NATIVE": "skip"}
+
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def compiler() -> None:
+    """Skip where nothing can be compiled."""
+    try:
+        find_compiler()
+    except BuildError as error:
+        pytest.skip(str(error))
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     """Run a command that must succeed; return its standard output."""
+    return outputs(*command, cwd=cwd, **environment)[0]
+
+
+def outputs(*command: str | Path, cwd: Path, **environment: str) -> tuple[str, str]:
+    """Run a command that must succeed; return its standard output and standard error."""
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
@@ -40,7 +58,15 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
         check=False,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return done.stdout, done.stderr
+
+
+def install(python: Path, *what: str | Path, cwd: Path, **environment: str) -> str:
+    """Install without downloading anything; return what pip and the build said."""
+    options = ("--verbose", "--no-deps", "--no-build-isolation", "--ignore-installed")
+    return "\n".join(
+        outputs(python, "-m", "pip", "install", *options, *what, cwd=cwd, **environment)
+    )
 
 
 def environment(folder: Path, *, parent: bool) -> Path:
@@ -94,7 +120,7 @@ def expected_files(repository: Path) -> set[str]:
     files = set()
     for top in TOP:
         for path in (repository / top).rglob("*"):
-            if path.suffix in {".py", ".json", ".cc", ".h", ".html"}:
+            if path.suffix in {".py", ".json", ".cc", ".h", ".map", ".md", ".html"}:
                 files.add(f"edgedec/{path.relative_to(repository).as_posix()}")
     own = repository / "src" / "edgedec"
     for path in own.rglob("*"):
@@ -110,12 +136,40 @@ def test_the_wheel_is_complete_and_leaks_nothing(
     with zipfile.ZipFile(distributions[1]) as wheel:
         names = {name for name in wheel.namelist() if not name.endswith("/")}
     package = {name for name in names if name.startswith("edgedec/")}
-    assert package == expected_files(repository)
+    assert package - {f"edgedec/kernels/{LIBRARY}"} == expected_files(repository)
     assert all(name.split("/")[0].endswith(".dist-info") for name in names - package)
     assert "edgedec/checkpoints/g2p/model.safetensors" in package
 
 
-def test_the_sdist_has_each_file_once(distributions: tuple[Path, Path]) -> None:
+@pytest.mark.usefixtures("compiler")
+def test_the_wheel_has_the_library_for_its_platform_and_every_python(
+    distributions: tuple[Path, Path],
+) -> None:
+    with zipfile.ZipFile(distributions[1]) as wheel:
+        assert f"edgedec/kernels/{LIBRARY}" in wheel.namelist()
+    *_, python, abi, system = distributions[1].stem.split("-")
+    assert (python, abi) == ("py3", "none")
+    assert system == sysconfig.get_platform().replace("-", "_").replace(".", "_")
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.skipif(shutil.which("nm") is None or os.name == "nt", reason="needs nm")
+def test_the_library_exports_one_function_and_needs_the_c_library_only(
+    distributions: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(distributions[1]) as wheel:
+        library = wheel.extract(f"edgedec/kernels/{LIBRARY}", tmp_path)
+    dynamic = "-gU" if sys.platform == "darwin" else "-D"
+    defined = run("nm", dynamic, "--defined-only", library, cwd=tmp_path)
+    names = [line.split()[-1].lstrip("_") for line in defined.splitlines()]
+    assert names == ["RegisterCustomOps"]
+    if sys.platform.startswith("linux"):
+        undefined = run("nm", "-D", "--undefined-only", library, cwd=tmp_path)
+        foreign = [line for line in undefined.splitlines() if "GLIBCXX" in line or "Ort" in line]
+        assert not foreign
+
+
+def test_the_sdist_has_each_file_once(repository: Path, distributions: tuple[Path, Path]) -> None:
     with tarfile.open(distributions[0]) as sdist:
         names = [name.split("/", 1)[1] for name in sdist.getnames() if "/" in name]
     assert len(names) == len(set(names))
@@ -123,6 +177,10 @@ def test_the_sdist_has_each_file_once(distributions: tuple[Path, Path]) -> None:
     expected = {"pyproject.toml", "setup.py", "LICENSE", "README.md", "Makefile", "docs/bundle.md"}
     assert expected <= set(names)
     assert not [name for name in names if "__pycache__" in name]
+    native = [*repository.glob("kernels/**/*.cc"), *repository.glob("kernels/**/*.h")]
+    assert {path.relative_to(repository).as_posix() for path in native} <= set(names)
+    assert "kernels/cpu/exports.map" in names
+    assert not [name for name in names if name.endswith(LIBRARY)]
 
 
 def test_a_zip_archive_installs_and_imports(repository: Path, tmp_path: Path) -> None:
@@ -138,10 +196,7 @@ def test_a_zip_archive_installs_and_imports(repository: Path, tmp_path: Path) ->
         cwd=repository,
     )
     python = environment(tmp_path / "env", parent=True)
-    run(
-        python, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--ignore-installed",
-        archive, cwd=tmp_path,
-    )  # fmt: skip
+    install(python, archive, cwd=tmp_path, **WITHOUT_LIBRARY)
     where = run(python, "-c", IMPORT_ALL, cwd=tmp_path)
     assert all(str(tmp_path / "env") in path for path in where.split())
 
@@ -155,14 +210,67 @@ def test_an_editable_install_works_with_and_without_links(
     run("git", "clone", "--quiet", "-c", setting, repository, clone, cwd=tmp_path)
     assert (clone / "src/edgedec/export").is_symlink() == links
     python = environment(tmp_path / "env", parent=True)
-    run(
-        python, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--ignore-installed",
-        "--editable", clone, cwd=tmp_path,
-    )  # fmt: skip
+    install(python, "--editable", clone, cwd=tmp_path, **WITHOUT_LIBRARY)
     where = run(python, "-c", IMPORT_ALL, cwd=tmp_path)
     assert all(str(clone) in path for path in where.split())
     (clone / "runtime" / "added_later.py").write_text("WORKS = True\n")
     run(python, "-c", "from edgedec.runtime.added_later import WORKS", cwd=tmp_path)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_an_editable_install_has_the_library_beside_the_sources(
+    repository: Path, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    run("git", "clone", "--quiet", repository, clone, cwd=tmp_path)
+    sources = clone / "kernels" / "cpu"
+    for path in sources.glob("*.cc"):  # one that compiles fast
+        path.unlink()
+    (sources / "library.cc").write_text(
+        'extern "C" __attribute__((visibility("default"))) int RegisterCustomOps() { return 0; }\n'
+    )
+    python = environment(tmp_path / "env", parent=True)
+    install(python, "--editable", clone, cwd=tmp_path)
+    assert (clone / "kernels" / LIBRARY).is_file()
+    find = "from edgedec.kernels.library import library_path; print(library_path())"
+    assert run(python, "-c", find, cwd=tmp_path).strip() == str(clone / "kernels" / LIBRARY)
+    assert "kernels" not in run("git", "status", "--short", "--untracked-files", cwd=clone).replace(
+        "kernels/cpu/", ""
+    )
+
+    # without a compiler no library stays that other sources gave
+    said = install(python, "--editable", clone, cwd=tmp_path, CXX=str(tmp_path / "none"))
+    assert "edgedec goes without its operator library, because there is no C++ compiler" in said
+    assert not (clone / "kernels" / LIBRARY).exists()
+
+
+def test_without_a_compiler_codebook_weights_run_by_function_bodies(
+    distributions: tuple[Path, Path], tmp_path: Path
+) -> None:
+    python = environment(tmp_path / "env", parent=True)
+    said = install(python, distributions[0], cwd=tmp_path, CXX=str(tmp_path / "none"))
+    assert "edgedec goes without its operator library, because there is no C++ compiler" in said
+    edgedec = python.with_name("edgedec")
+    bundle = tmp_path / "bundle"
+    run(edgedec, "export", "g2p", "--quant", "cb4", "-o", bundle, cwd=tmp_path)
+    phonemes, warnings = outputs(edgedec, "run", bundle, "deployment", cwd=tmp_path)
+    assert phonemes.split()[0] == "D"
+    assert warnings.count("is missing") == 1
+    assert "python -m edgedec.kernels.cpu.build" in warnings
+
+
+def test_a_compiler_that_fails_can_be_made_an_error(repository: Path, tmp_path: Path) -> None:
+    failing = {"EDGEDEC_NATIVE": "require", "CXX": str(tmp_path / "none")}
+    done = subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--build-lib", tmp_path],
+        cwd=repository,
+        env={**os.environ, **failing},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "EDGEDEC_NATIVE=require, but there is no C++ compiler here" in done.stderr
 
 
 @pytest.mark.network

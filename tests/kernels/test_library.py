@@ -1,0 +1,92 @@
+"""Finding the operator library, and saying once what follows from its absence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from edgedec.kernels import library
+
+
+class Options:
+    """Session options that record what is registered, or refuse it."""
+
+    def __init__(self, error: str | None = None) -> None:
+        self.error = error
+        self.registered: list[str] = []
+
+    def register_custom_ops_library(self, path: str) -> None:
+        if self.error is not None:
+            raise RuntimeError(self.error)
+        self.registered.append(path)
+
+
+@pytest.fixture(autouse=True)
+def _first_of_the_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(onnxruntime, "__version__", "1.31.1")
+    library._warn.cache_clear()
+    yield
+    library._warn.cache_clear()
+
+
+@pytest.fixture
+def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "library.so"
+    path.touch()
+    monkeypatch.setenv("EDGEDEC_LIBRARY", str(path))
+    return path
+
+
+def test_registers(compiled: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = Options()
+    assert library.register(options) is None
+    assert options.registered == [str(compiled)]
+    assert not caplog.records
+
+
+def test_a_missing_library_is_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("EDGEDEC_LIBRARY", str(tmp_path / "none.so"))
+    assert library.library_path() is None
+    with caplog.at_level(logging.WARNING, "edgedec"):
+        refusals = {library.register(Options()) for _ in range(3)}
+    (refusal,) = refusals
+    assert refusal is not None
+    assert "none.so is missing" in refusal
+    assert library.REBUILD in refusal
+    (record,) = caplog.records
+    assert record.name == "edgedec"
+    assert refusal in record.getMessage()
+
+
+def test_a_refused_library_is_one_sentence(compiled: Path) -> None:
+    refusal = library.register(Options("EDGEDEC_ISA=mmx cannot run here\nand a stack of calls"))
+    assert refusal == f"ONNX Runtime 1.31.1 refuses {compiled}: EDGEDEC_ISA=mmx cannot run here"
+
+
+@pytest.mark.parametrize("version", ["1.24.0", "1.31.9", "1.30.0+cpu"])
+def test_versions_in_range(version: str) -> None:
+    assert library.refused(version) is None
+
+
+@pytest.mark.parametrize("version", ["1.23.2", "1.32.0", "2.24.0", "0.1", "unknown"])
+def test_versions_out_of_range(
+    version: str, compiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    options = Options()
+    refusal = library.register(options)
+    assert refusal is not None
+    assert f"ONNX Runtime 1.24 to 1.31, and this is {version}" in refusal
+    assert not options.registered
+
+
+def test_the_library_lies_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGEDEC_LIBRARY", raising=False)
+    path = library.library_path()
+    assert path is None or path.parent == Path(library.__file__).parent
