@@ -14,12 +14,11 @@ import onnx_ir as ir
 
 from edgedec.devices.passes.match import (
     attribute,
-    axis,
     integer,
     is_constant,
+    may_agree,
     producer,
     replace,
-    same_axis,
     table,
 )
 from edgedec.kernels.operator import DOMAIN
@@ -152,9 +151,8 @@ def _hides(mask: ir.Value, query: ir.Value | None, key: ir.Value | None) -> bool
         mask.shape is not None
         and len(mask.shape) == 4
         and mask.shape[1] == mask.shape[2] == 1
-        and same_axis(mask, query, 0)
-        and axis(mask, 3) is not None
-        and axis(mask, 3) == axis(key, 1)
+        and may_agree(mask, 0, query, 0)
+        and may_agree(mask, 3, key, 1)
     )
 
 
@@ -203,7 +201,7 @@ def _counts(value: ir.Value | None, like: ir.Value | None) -> bool:
     return (
         shape is not None
         and (attribute(shape, "start", 0), attribute(shape, "end")) == (1, 2)
-        and same_axis(shape.inputs[0], like, 1)
+        and may_agree(shape.inputs[0], 1, like, 1)
     )
 
 

@@ -83,6 +83,8 @@ class _Writer:
     def __init__(self, graph: ir.Graph, compute: Compute, *, ordered: bool) -> None:
         self._graph, self._compute, self._ordered = graph, compute, ordered
         self._inputs: dict[int, list[ir.Value]] = {}
+        # Products were found before any was replaced: one may read what another one computed.
+        self._replaced: dict[ir.Value, ir.Value] = {}
 
     def table(self, item: Embedding, packed: Packed) -> PackedMatrix:
         name = str(item.node.name)
@@ -101,7 +103,7 @@ class _Writer:
         names = [str(linear.node.name) for linear in group]
         name = names[0] if len(group) == 1 else group_name(list(group))
         widths = [linear.matrix.rows for linear in group]
-        inputs = [first.x, *self._weights(name, packed)]
+        inputs = [self._replaced.get(first.x, first.x), *self._weights(name, packed)]
         optional = [self._bias(name, group), *self._order(name, packed)]
         node = ir.node(
             "CodebookMatMul",
@@ -128,6 +130,7 @@ class _Writer:
         for output, replaced, name in zip(node.outputs, old, names, strict=False):
             output.name = name
             replace(self._graph, replaced, output)
+            self._replaced[replaced] = output
 
     def _weights(self, name: str, packed: Packed) -> list[ir.Value]:
         """The inputs that hold a matrix; nodes that share it share them."""

@@ -58,10 +58,13 @@ def axis(value: ir.Value | None, number: int) -> int | str | None:
     return length if isinstance(length, int) else length.value
 
 
-def same_axis(one: ir.Value | None, other: ir.Value | None, number: int) -> bool:
-    """Whether two values are known to agree in the length of an axis."""
-    length = axis(one, number)
-    return length is not None and length == axis(other, number)
+def may_agree(one: ir.Value | None, number: int, other: ir.Value | None, other_number: int) -> bool:
+    """Whether an axis of a value can be as long as one of another: unless both are known to differ.
+
+    Our operators check the shapes that they get, so a wrong guess is an error and no wrong number.
+    """
+    length, other_length = axis(one, number), axis(other, other_number)
+    return length is None or other_length is None or length == other_length
 
 
 def table(value: ir.Value | None) -> NDArray[np.float32] | None:
