@@ -144,8 +144,9 @@ PRODUCT = """
 def function(*, row_order: bool = False, ragged: bool = True) -> onnx.FunctionProto:
     """The operator in standard ones. It computes as ``fp32`` whatever ``compute`` says.
 
-    Sums may be ordered otherwise, so results are within ``K * 2**-23`` times the sum of the sizes
-    of the products. All but the product depends on initializers alone: ONNX Runtime does it once.
+    Sums may be ordered otherwise, so results are within ``(K + 3) * 2**-23`` times the sum of the
+    absolute products and bias. All but the product depends on initializers alone, and ONNX Runtime
+    does it once.
 
     Args:
         row_order: every node of the model file has this input; otherwise none has it.
