@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,3 +91,10 @@ def test_the_library_lies_beside_the_package(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("EDGEDEC_LIBRARY", raising=False)
     path = library.library_path()
     assert path is None or path.parent == Path(library.__file__).parent
+
+
+def test_the_sources_know_the_same_versions(root: Path) -> None:
+    text = (root / "kernels" / "cpu" / "library.cc").read_text(encoding="utf-8")
+    found = re.search(r"kOldest = (\d+), kNewest = (\d+);", text)
+    assert found is not None
+    assert [(1, int(minor)) for minor in found.groups()] == [library.OLDEST, library.NEWEST]
