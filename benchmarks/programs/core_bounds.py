@@ -27,7 +27,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
 """Instruction sets by the library's names (operator KernelInfo)."""
 AHEAD = (0, 512, 1024, 2048, 4096)
 """Bytes to prefetch ahead; the best counts."""
-PASS = 1 << 26
+PASS = 1 << 25
 """Bytes per measurement, at least."""
 
 
@@ -43,17 +43,8 @@ def compiled(isa: str) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "bounds.so"
         compiler = os.environ.get("CC", "cc")
-        command = [
-            compiler,
-            "-O3",
-            "-shared",
-            "-fPIC",
-            *FLAGS[isa],
-            str(SOURCE),
-            "-o",
-            str(library),
-        ]
-        subprocess.run(command, check=True)
+        options = ["-O3", "-shared", "-fPIC", *FLAGS[isa]]
+        subprocess.run([compiler, *options, str(SOURCE), "-o", str(library)], check=True)
         bounds = ctypes.CDLL(str(library))
     for name in ("read_seconds", "lookup_seconds"):
         getattr(bounds, name).restype = ctypes.c_double
