@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # opening a bundle needs none of it
     import onnx_ir as ir
 
     from edgedec.devices.matrices import PackedMatrix, Quantize
+    from edgedec.devices.report import DeviceReport
     from edgedec.kernels.codebook_matmul import Compute
 
 
@@ -44,6 +45,9 @@ class Device(Protocol):
 
     def fallback(self) -> str | None:
         """Why our operators run by their function bodies here; None where kernels run them."""
+
+    def report(self) -> DeviceReport:
+        """What the device offers on this machine."""
 
     def open(self, graph: Path, *, threads: int | None, shared: bool) -> Session:
         """Open a graph.

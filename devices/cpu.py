@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgedec.devices.matrices import PackedMatrix, Quantize
+    from edgedec.devices.report import DeviceReport
     from edgedec.kernels.codebook_matmul import Compute
 
 MAX_DEFAULT_THREADS = 4
@@ -51,6 +52,40 @@ class Cpu:
 
         return register(onnxruntime.SessionOptions())
 
+    def report(self) -> DeviceReport:
+        """The library's instruction set for every operator, or why function bodies run."""
+        import onnxruntime
+
+        from edgedec.devices.kernel_info import instruction_sets
+        from edgedec.devices.report import DeviceReport, OperatorReport
+        from edgedec.kernels.library import library_path, register
+        from edgedec.runtime.operators import ATTRIBUTES
+
+        options = onnxruntime.SessionOptions()
+        reason = register(options)
+        chosen, every = instruction_sets(options) if reason is None else (None, ())
+        slower = reason
+        if chosen is not None and chosen != every[0]:
+            slower = f"{every[0]} would be faster; EDGEDEC_ISA asks for {chosen}."
+        return DeviceReport(
+            device=self.name,
+            available=True,
+            reason=None,
+            runtime=f"ONNX Runtime {onnxruntime.__version__}",
+            threads=default_threads(),
+            library=None if reason is not None else str(library_path()),
+            instruction_sets=every,
+            operators=tuple(
+                OperatorReport(
+                    operator=name,
+                    runs_as="function body" if chosen is None else "kernel",
+                    instruction_set=chosen,
+                    reason=slower,
+                )
+                for name in ATTRIBUTES
+            ),
+        )
+
     def open(self, graph: Path, *, threads: int | None, shared: bool) -> Session:
         """Open a graph on the CPU; weights outside of it stay mapped from their file.
 
@@ -59,7 +94,7 @@ class Cpu:
         import onnxruntime
 
         if threads is None:
-            threads = min(available_cores(), MAX_DEFAULT_THREADS)
+            threads = default_threads()
         if not 1 <= threads <= MOST_THREADS:
             raise InputError(
                 f"threads must be a whole number from 1 to {MOST_THREADS:,}, not {threads!r}."
@@ -87,6 +122,11 @@ class Cpu:
 def device() -> Cpu:
     """The CPU; always available."""
     return Cpu()
+
+
+def default_threads() -> int:
+    """Threads of a session that was asked for none."""
+    return min(available_cores(), MAX_DEFAULT_THREADS)
 
 
 def available_cores() -> int:

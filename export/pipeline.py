@@ -213,9 +213,9 @@ def _verified_codebooks(
     """
     from edgedec.devices.base import get_device
     from edgedec.export.codebooks import in_fp32
-    from edgedec.export.verify import TOLERANCE, verify, verify_rounding
+    from edgedec.export.verify import TOLERANCE, once, verify, verify_rounding
 
-    exact = model.reference(lowered.coded("fp32"))
+    exact = once(model.reference(lowered.coded("fp32")))
     if lowered.compute == "fp32" or get_device(DEVICE).fallback() is not None:
         return verify(bundle, exact, TOLERANCE["fp32"], model.check), None
     with in_fp32(bundle) as same:

@@ -79,6 +79,18 @@ def verify_rounding(
     return Rounding(max_abs_difference=difference, effect=effect)
 
 
+def once(logits: Logits) -> Logits:
+    """The same, computed once: every check feeds the same tokens, and a reference is slow."""
+    kept: list[Array] = []
+
+    def remembered(source: Ids | None, mask: Ids | None, target: Ids) -> Array:
+        if not kept:
+            kept.append(logits(source, mask, target))
+        return kept[0]
+
+    return remembered
+
+
 @dataclass(frozen=True, eq=False)
 class _Compared:
     """Logits ``[2, positions, vocab]`` of a bundle, and of every reference.

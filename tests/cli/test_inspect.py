@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -13,10 +15,14 @@ from onnx import TensorProto, helper
 
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.manifest import (
+    CodebookMatrix,
+    CodebookPart,
+    Codebooks,
     Component,
     FileEntry,
     Interface,
     Manifest,
+    Rounding,
     Source,
     Stage,
     Verified,
@@ -91,6 +97,69 @@ def test_everything_that_matters_is_shown(invoke: Invoke, folder: Path) -> None:
         assert part in result.stdout
     assert "num_beams" not in result.stdout
     assert all(line == line.rstrip() for line in result.stdout.splitlines())
+
+
+def codebooks(rounding: Rounding | None) -> Codebooks:
+    def matrix(bits: int, *rows: int) -> CodebookMatrix:
+        parts = tuple(CodebookPart(f"part.{i}.weight", n) for i, n in enumerate(rows))
+        return CodebookMatrix(sum(rows), 256, bits, 3, parts)
+
+    return Codebooks(
+        scheme="cb3",
+        compute="int8-block",
+        attention="fused",
+        rounding=rounding,
+        matrices={
+            "encoder": {"encoder.embed": matrix(4, 73), "encoder.0.mlp.up": matrix(3, 1024)},
+            "decoder.0-2": {"decoder.0.self_attn.qkv": matrix(3, 64, 64, 64)},
+        },
+    )
+
+
+def test_codebook_weights(invoke: Invoke, tmp_path: Path) -> None:
+    manifest = write_bundle(tmp_path / "b", Verified(2e-5, 30.0, 24))
+    with_codes = replace(manifest, codebooks=codebooks(Rounding(0.001, 0.25)))
+    (tmp_path / "b" / "edgedec.json").write_text(dump_manifest(with_codes), encoding="utf-8")
+    result = invoke("inspect", str(tmp_path / "b"))
+    assert result.exit_code == 0, result.output
+    for line in (
+        "codebooks  cb3",
+        "matrices   2 of 3 bits, 1 of 4 bits",
+        "products   inputs in int8 with a scale per 128 inputs",
+        "attention  fused",
+        "rounding   moves logits by 2.5e-01; 1.0e-03 from a reference that does so",
+    ):
+        assert f"{line}\n" in result.stdout
+    without = replace(manifest, codebooks=codebooks(None))
+    (tmp_path / "b" / "edgedec.json").write_text(dump_manifest(without), encoding="utf-8")
+    assert "rounding" not in invoke("inspect", str(tmp_path / "b")).stdout
+
+
+def rename(block: Any) -> None:
+    block["matrices"]["head.0"] = block["matrices"].pop("encoder")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda block: block.update(surprise=1), "codebooks.surprise is not a known key"),
+        (lambda block: block.update(compute="int4"), "codebooks.compute"),
+        (lambda block: block["matrices"]["encoder"]["encoder.embed"].update(bits=5), "matrix"),
+        (lambda block: block["matrices"]["encoder"]["encoder.embed"].update(rows=72), "matrix"),
+        (lambda block: block["matrices"]["encoder"]["encoder.embed"].update(rows=0), "matrix"),
+        (rename, "a component that is not listed"),
+    ],
+)
+def test_codebooks_that_cannot_be(
+    invoke: Invoke, tmp_path: Path, change: Callable[[Any], object], sentence: str
+) -> None:
+    manifest = write_bundle(tmp_path / "b", None)
+    value = json.loads(dump_manifest(replace(manifest, codebooks=codebooks(None))))
+    change(value["codebooks"])
+    (tmp_path / "b" / "edgedec.json").write_text(json.dumps(value), encoding="utf-8")
+    result = invoke("inspect", str(tmp_path / "b"))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in result.stderr
 
 
 def test_a_model_without_a_family(invoke: Invoke, folder: Path) -> None:

@@ -15,7 +15,7 @@ from edgedec.errors import BundleError, CheckFailedError
 
 if TYPE_CHECKING:
     from edgedec.runtime.generation import GenerationConfig
-    from edgedec.runtime.manifest import Manifest, Verified
+    from edgedec.runtime.manifest import Codebooks, Manifest
 
 
 @click.command("inspect", short_help="Show what a bundle contains.")
@@ -50,7 +50,14 @@ def command(bundle: str, as_json: bool, check: bool) -> None:
 
 def describe(manifest: Manifest) -> list[list[str]]:
     """Write a manifest for people: lists of lines, one list per table."""
-    return [_facts(manifest), _graphs(manifest), _files(manifest), _generation(manifest.generation)]
+    codes = [] if manifest.codebooks is None else [_codebooks(manifest.codebooks)]
+    return [
+        _facts(manifest),
+        *codes,
+        _graphs(manifest),
+        _files(manifest),
+        _generation(manifest.generation),
+    ]
 
 
 def _facts(manifest: Manifest) -> list[str]:
@@ -66,7 +73,7 @@ def _facts(manifest: Manifest) -> list[str]:
         ["width", f"{io.d_model:,}"],
         ["longest", f"source {_limit(io.max_source)}, target {_limit(io.max_target)}"],
         ["policies", ", ".join(manifest.policies)],
-        ["verified", _verified(manifest.verified)],
+        ["verified", _verified(manifest)],
     ]
     return columns(rows)
 
@@ -81,13 +88,40 @@ def _limit(tokens: int | None) -> str:
     return "any" if tokens is None else f"{tokens:,} tokens"
 
 
-def _verified(verified: Verified | None) -> str:
+def _verified(manifest: Manifest) -> str:
+    verified = manifest.verified
     if verified is None:
         return "no (exported with --no-verify)"
+    products = "" if manifest.codebooks is None else ", products in float32"
     return (
         f"logits differ by at most {verified.max_abs_difference:.1e} in a range of "
-        f"{verified.logit_range:.3g} from the reference, over {verified.tokens:,} tokens"
+        f"{verified.logit_range:.3g} from the reference, over {verified.tokens:,} tokens{products}"
     )
+
+
+INPUTS = {
+    "int8": "int8 with a scale per row",
+    "int8-block": "int8 with a scale per 128 inputs",
+    "bf16": "bfloat16",
+    "fp32": "float32",
+}
+"""Compute mode -> what products make of their inputs."""
+
+
+def _codebooks(codebooks: Codebooks) -> list[str]:
+    bits = [m.bits for component in codebooks.matrices.values() for m in component.values()]
+    counted = ", ".join(f"{bits.count(width):,} of {width} bits" for width in sorted(set(bits)))
+    rows = [
+        ["codebooks", codebooks.scheme],
+        ["matrices", counted],
+        ["products", f"inputs in {INPUTS[codebooks.compute]}"],
+        ["attention", codebooks.attention],
+    ]
+    if codebooks.rounding is not None:
+        effect, difference = codebooks.rounding.effect, codebooks.rounding.max_abs_difference
+        measured = f"moves logits by {effect:.1e}; {difference:.1e} from a reference that does so"
+        rows.append(["rounding", measured])
+    return columns(rows)
 
 
 def _graphs(manifest: Manifest) -> list[str]:

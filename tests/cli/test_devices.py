@@ -1,0 +1,85 @@
+"""`edgedec devices`: which operators have kernels here, and why others have not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+from click.testing import Result
+
+from edgedec.devices.report import DeviceReport, OperatorReport
+from edgedec.kernels.library import library_path, refused
+from edgedec.runtime.operators import ATTRIBUTES
+
+Invoke = Callable[..., Result]
+
+needs_library = pytest.mark.skipif(
+    library_path() is None or refused(onnxruntime.__version__) is not None,
+    reason="needs the operator library",
+)
+
+
+def report(invoke: Invoke) -> dict[str, Any]:
+    """The only device."""
+    result = invoke("devices", "--json")
+    assert result.exit_code == 0
+    (found,) = json.loads(result.stdout)
+    assert set(found) == {field.name for field in fields(DeviceReport)}
+    assert [operator["operator"] for operator in found["operators"]] == list(ATTRIBUTES)
+    for operator in found["operators"]:
+        assert set(operator) == {field.name for field in fields(OperatorReport)}
+    return dict(found)
+
+
+@needs_library
+def test_the_best_that_the_library_has(invoke: Invoke) -> None:
+    found = report(invoke)
+    assert (found["device"], found["available"], found["reason"]) == ("cpu", True, None)
+    assert found["runtime"] == f"ONNX Runtime {onnxruntime.__version__}"
+    assert found["library"] == str(library_path())
+    assert found["instruction_sets"][-1] == "scalar"
+    for operator in found["operators"]:
+        assert operator["runs_as"] == "kernel"
+        assert operator["instruction_set"] == found["instruction_sets"][0]
+        assert operator["reason"] is None
+    text = invoke("devices").stdout
+    best = found["instruction_sets"][0]
+    assert any(line.split() == ["CodebookMatMul", "kernel", best] for line in text.splitlines())
+
+
+@needs_library
+def test_a_slower_one_that_was_asked_for(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    best = report(invoke)["instruction_sets"][0]
+    monkeypatch.setenv("EDGEDEC_ISA", "scalar")
+    for operator in report(invoke)["operators"]:
+        assert (operator["runs_as"], operator["instruction_set"]) == ("kernel", "scalar")
+        if best != "scalar":
+            assert operator["reason"] == f"{best} would be faster; EDGEDEC_ISA asks for scalar."
+
+
+@needs_library
+def test_one_that_is_not_here(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEDEC_ISA", "altivec")
+    found = report(invoke)
+    assert found["library"] is None
+    assert {o["runs_as"] for o in found["operators"]} == {"function body"}
+    assert "altivec" in found["operators"][0]["reason"]
+
+
+def test_no_library(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGEDEC_LIBRARY", str(tmp_path / "none.so"))
+    found = report(invoke)
+    assert (found["available"], found["library"]) == (True, None)
+    assert found["instruction_sets"] == []
+    for operator in found["operators"]:
+        assert (operator["runs_as"], operator["instruction_set"]) == ("function body", None)
+        assert "none.so is missing" in operator["reason"]
+    text = invoke("devices").stdout
+    assert text.count("none.so is missing") == 1
+    assert "CodebookMatMul   function body\n" in text
+    assert all(line == line.rstrip() for line in text.splitlines())
