@@ -37,7 +37,7 @@ def print_case(title: str, programs: Mapping[str, Any], reference: str) -> None:
 
 def median(result: Mapping[str, Any], key: str) -> float:
     """Median of a figure over all rounds."""
-    return statistics.median(sample[key] for sample in result["samples"])
+    return float(statistics.median(sample[key] for sample in result["samples"]))
 
 
 def _ratio(result: Mapping[str, Any], ours: Mapping[str, Any] | None, key: str) -> str:

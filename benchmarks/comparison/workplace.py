@@ -21,16 +21,17 @@ class Workplace:
     folder: Path
 
     def install(self, home: Home) -> str | None:
-        """Make an environment; None, or why that failed."""
+        """Make an environment, or complete the one that is there; None, or why that failed."""
         folder = self._folder(home)
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        if not folder.exists():
+            subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         for package in home.packages:
             failure = _run(
                 [self.tool(home, "python"), "-m", "pip", "install", "-q", package],
                 {**os.environ, **home.variables},
             )
             if failure is not None:
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)  # or `run` would take it for installed
                 return failure
         return None
 
