@@ -74,40 +74,42 @@ class Heads {
     return a;
   }
 
-  // Calls attention for every head of `rows` rows; row(b) is what to do for head 0 of row b.
+  // Calls attention for every head of `rows` rows; row(b) is what to do for row b, from head 0 on.
   template <class Row>
   void run(const Context& context, int64_t rows, int64_t positions, const Row& row) const {
     const Attention sample = row(0);
     const double work = static_cast<double>(rows) * static_cast<double>(heads_) *
                         static_cast<double>(sample.queries) * static_cast<double>(positions) *
                         static_cast<double>(sample.size);
-    const bool alone = work < kParallelFrom;
-    const size_t heads = static_cast<size_t>(heads_);
+    // A task is a row, or where that pays some heads of a row that share keys and values.
+    const int64_t group = heads_ / kv_heads_;
+    const int64_t heads = work < kParallelFrom ? heads_ : group;
+    const size_t tasks = work < kParallelFrom ? 1 : static_cast<size_t>(rows * kv_heads_);
     std::atomic<bool> failed{false};
-    const size_t floats =
-        static_cast<size_t>(attention_scratch(sample.queries, positions, sample.size));
-    const auto one = [&](size_t item, float* scratch) noexcept {
-      Attention a = row(static_cast<int64_t>(item / heads));
-      const int64_t head = static_cast<int64_t>(item % heads);
-      const int64_t kv = head / (heads_ / kv_heads_);
-      a.query += head * a.size;
-      a.out += head * a.size;
-      a.key += kv * a.size;
-      a.value += kv * a.size;
-      a.bias = bias_.data() + (lines_ == 1 ? 0 : head) * (length_ + 32);
-      routines().attention(a, scratch);
-    };
-    const size_t items = static_cast<size_t>(rows) * heads;
-    auto task = [&](size_t i) noexcept {
-      const std::unique_ptr<float[]> scratch(new (std::nothrow) float[floats]);
+    auto task = [&](size_t index) noexcept {
+      const std::unique_ptr<float[]> scratch(new (std::nothrow) float[static_cast<size_t>(
+          attention_scratch(heads, sample.queries, positions, sample.size))]);
       if (!scratch) {
         failed = true;
         return;
       }
-      if (!alone) return one(i, scratch.get());
-      for (size_t item = 0; item < items; ++item) one(item, scratch.get());
+      const int64_t first = tasks == 1 ? 0 : static_cast<int64_t>(index) / kv_heads_;
+      const int64_t last = tasks == 1 ? rows : first + 1;
+      const int64_t kv = tasks == 1 ? 0 : static_cast<int64_t>(index) % kv_heads_;
+      for (int64_t b = first; b < last; ++b) {
+        Attention a = row(b);
+        a.heads = heads;
+        a.group = group;
+        a.query += kv * group * a.size;
+        a.out += kv * group * a.size;
+        a.key += kv * a.size;
+        a.value += kv * a.size;
+        a.bias_stride = lines_ == 1 ? 0 : length_ + 32;
+        a.bias = bias_.data() + kv * group * a.bias_stride;
+        routines().attention(a, scratch.get());
+      }
     };
-    context.parallel(alone ? 1 : items, task);
+    context.parallel(tasks, task);
     if (failed) throw Error("there is not enough memory for its scores");
   }
 

@@ -23,6 +23,39 @@ UnitSize unit_of(int bits) {
   }
 }
 
+// One row of a packed matrix: its first bytes, and the weights that its codes stand for.
+struct Row {
+  const uint8_t* codes;
+  float value[16];
+  float scale;
+};
+
+template <int Bits>
+float weight_of(const Row& r, const uint8_t* unit, int quad, int byte) {
+  if constexpr (Bits == 8) return static_cast<float>(unit[byte] - 128) * r.scale;
+  int code;
+  if constexpr (Bits == 3) {
+    code = (unit[64 * (quad / 4) + byte] >> (2 * (quad % 4)) & 3) |
+           (unit[128 + byte] >> quad & 1) << 2;
+  } else {
+    code = unit[byte] >> (Bits * quad) & ((1 << Bits) - 1);
+  }
+  return r.value[code & 15];
+}
+
+template <int Bits>
+void read_codes(const Row& r, int64_t columns, float* out) {
+  constexpr int kQuads = Bits == 3 ? 8 : 8 / Bits, kColumns = 4 * kQuads;
+  constexpr int64_t kBytes = Bits == 3 ? 768 : 256;
+  const uint8_t* unit = r.codes;
+  int64_t k = 0;
+  for (; k + kColumns <= columns; k += kColumns, unit += kBytes)
+    for (int quad = 0; quad < kQuads; ++quad)
+      for (int byte = 0; byte < 4; ++byte)
+        out[k + 4 * quad + byte] = weight_of<Bits>(r, unit, quad, byte);
+  for (int i = 0; k + i < columns; ++i) out[k + i] = weight_of<Bits>(r, unit, i / 4, i % 4);
+}
+
 }  // namespace
 
 Weights::Weights(const Info& info, size_t first, int64_t columns) {
@@ -130,31 +163,20 @@ void Weights::set_order(const Tensor<const int32_t>& order) {
 
 void Weights::read_row(int64_t row, float* out) const {
   const int64_t panel = row / kPanelSize, block = row % kPanelSize / kBlockRows;
+  const UnitSize unit = unit_of(matrix_.bits);
+  Row r;
+  r.codes = matrix_.codes + panel * matrix_.panel_bytes + block * (unit.bytes / kBlocks) +
+            4 * (row % kBlockRows);
   const uint8_t* levels = matrix_.levels + 16 * matrix_.group[panel * kBlocks + block];
-  const float scale = matrix_.scale[row];
-  const int bits = matrix_.bits;
-  const UnitSize unit = unit_of(bits);
-  const int64_t block_bytes = unit.bytes / kBlocks;
-  const uint8_t* p = matrix_.codes + panel * matrix_.panel_bytes + block * block_bytes +
-                     4 * (row % kBlockRows);
-  for (int64_t k = 0; k < matrix_.columns; k += unit.columns, p += unit.bytes) {
-    const int64_t end = k + unit.columns < matrix_.columns ? k + unit.columns : matrix_.columns;
-    for (int64_t i = k; i < end; ++i) {
-      const int64_t in = i - k, b = in % 4, quad = in / 4;
-      int level;
-      if (bits == 8) {
-        level = p[b] - 128;
-      } else {
-        int code;
-        if (bits == 3) {
-          code = (p[64 * (quad / 4) + b] >> (2 * (quad % 4)) & 3) | (p[128 + b] >> quad & 1) << 2;
-        } else {
-          code = p[b] >> (bits * quad) & ((1 << bits) - 1);
-        }
-        level = static_cast<int8_t>(levels[code]);
-      }
-      out[i] = static_cast<float>(level) * scale;
-    }
+  for (int i = 0; i < 16; ++i) {
+    r.value[i] = static_cast<float>(static_cast<int8_t>(levels[i])) * matrix_.scale[row];
+  }
+  r.scale = matrix_.scale[row];
+  switch (matrix_.bits) {
+    case 2: return read_codes<2>(r, matrix_.columns, out);
+    case 3: return read_codes<3>(r, matrix_.columns, out);
+    case 4: return read_codes<4>(r, matrix_.columns, out);
+    default: return read_codes<8>(r, matrix_.columns, out);
   }
 }
 

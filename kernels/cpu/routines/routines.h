@@ -49,17 +49,20 @@ struct Product {
   Segment out[kSegments];             // in order of columns; unused ones have no columns
 };
 
-// Attention of queries over keys and values that lie at `stride` floats from position to position.
+// Attention of some heads of one batch row; positions lie `stride` floats apart.
 struct Attention {
-  const float* query = nullptr;       // [T][heads * size] of one batch row
-  const float* key = nullptr;         // [positions][stride] of that row
+  const float* query = nullptr;       // [T] heads of `size`, query_stride apart
+  const float* key = nullptr;         // [positions] heads / group of `size`
   const float* value = nullptr;
   const float* mask = nullptr;        // [positions] or null
-  const float* bias = nullptr;        // of one head: its values in reverse, 16 copies of each end around
+  const float* bias = nullptr;        // of a head: reversed, with 16 copies of each end around
   float* out = nullptr;               // like query
   int64_t query_stride = 0;
   int64_t stride = 0;
-  int64_t size = 0;                   // of a head
+  int64_t bias_stride = 0;            // floats from head to head; 0 where they share it
+  int64_t heads = 1;
+  int64_t group = 1;                  // query heads per head of keys and values
+  int64_t size = 0;                   // channels of a head
   int64_t queries = 0;                // T
   int64_t positions = 0;              // keys that there are
   int64_t first = 0;                  // position of query 0
@@ -85,19 +88,19 @@ struct Routines {
   // The same products in float32.
   void (*floats)(const Product&, int64_t first, int64_t last);
 
-  // One head; `scratch` holds `attention_scratch(...)` floats.
+  // `scratch` holds `attention_scratch(...)` floats.
   void (*attention)(const Attention&, float* scratch);
 };
 
-// Queries above this many go through a transposed copy of the keys.
+// Queries above this many go through copies of keys and values.
 constexpr int64_t kFewQueries = 4;
 
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Floats of scratch that attention over so many positions needs.
-inline int64_t attention_scratch(int64_t queries, int64_t positions, int64_t size) {
+// Floats of scratch that attention of so many heads over so many positions needs.
+inline int64_t attention_scratch(int64_t heads, int64_t queries, int64_t positions, int64_t size) {
   const int64_t line = round_up(positions, 64);
-  return queries > kFewQueries ? line * (size + 8) : line;
+  return queries > kFewQueries ? line * (2 * size + 8) : heads * (256 + line);
 }
 
 }  // namespace edgedec

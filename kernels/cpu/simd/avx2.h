@@ -83,6 +83,23 @@ EDGEDEC_INLINE float largest(F32 a) {
   const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
+// Pairs of vectors are added into one; the inputs are taken in the order that puts the results into
+// theirs.
+EDGEDEC_INLINE __m256 sums_of_8(const F32* a) {
+  __m256 four[4], two[2];
+  EDGEDEC_UNROLL for (int i = 0; i < 4; ++i) {
+    const __m256 x = _mm256_add_ps(a[i].lo, a[i].hi), y = _mm256_add_ps(a[i + 4].lo, a[i + 4].hi);
+    four[i] = _mm256_add_ps(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
+  }
+  EDGEDEC_UNROLL for (int i = 0; i < 2; ++i) {
+    const __m256 x = four[2 * i], y = four[2 * i + 1];
+    two[i] = _mm256_add_ps(_mm256_shuffle_ps(x, y, _MM_SHUFFLE(1, 0, 1, 0)),
+                           _mm256_shuffle_ps(x, y, _MM_SHUFFLE(3, 2, 3, 2)));
+  }
+  return _mm256_add_ps(_mm256_shuffle_ps(two[0], two[1], _MM_SHUFFLE(2, 0, 2, 0)),
+                       _mm256_shuffle_ps(two[0], two[1], _MM_SHUFFLE(3, 1, 3, 1)));
+}
+EDGEDEC_INLINE F32 sums(const F32 (&a)[16]) { return {sums_of_8(a), sums_of_8(a + 8)}; }
 EDGEDEC_INLINE int32_t sum(I32 a) {
   alignas(32) int32_t v[8];
   _mm256_store_si256(reinterpret_cast<__m256i*>(v), _mm256_add_epi32(a.lo, a.hi));

@@ -66,6 +66,29 @@ EDGEDEC_INLINE float largest(F32 a) {
   const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
+// Pairs of vectors are added into one, four times; the inputs are taken in the order that puts the
+// results into theirs.
+EDGEDEC_INLINE F32 sums(const F32 (&a)[16]) {
+  __m512 eight[8], four[4], two[2];
+  EDGEDEC_UNROLL for (int i = 0; i < 8; ++i) {
+    const int p = 2 * i, q = p + 1;
+    const __m512 x = a[4 * (p % 4) + p / 4].v, y = a[4 * (q % 4) + q / 4].v;
+    eight[i] = _mm512_add_ps(_mm512_shuffle_f32x4(x, y, _MM_SHUFFLE(1, 0, 1, 0)),
+                             _mm512_shuffle_f32x4(x, y, _MM_SHUFFLE(3, 2, 3, 2)));
+  }
+  EDGEDEC_UNROLL for (int i = 0; i < 4; ++i) {
+    const __m512 x = eight[2 * i], y = eight[2 * i + 1];
+    four[i] = _mm512_add_ps(_mm512_shuffle_f32x4(x, y, _MM_SHUFFLE(2, 0, 2, 0)),
+                            _mm512_shuffle_f32x4(x, y, _MM_SHUFFLE(3, 1, 3, 1)));
+  }
+  EDGEDEC_UNROLL for (int i = 0; i < 2; ++i) {
+    const __m512 x = four[2 * i], y = four[2 * i + 1];
+    two[i] = _mm512_add_ps(_mm512_shuffle_ps(x, y, _MM_SHUFFLE(1, 0, 1, 0)),
+                           _mm512_shuffle_ps(x, y, _MM_SHUFFLE(3, 2, 3, 2)));
+  }
+  return {_mm512_add_ps(_mm512_shuffle_ps(two[0], two[1], _MM_SHUFFLE(2, 0, 2, 0)),
+                        _mm512_shuffle_ps(two[0], two[1], _MM_SHUFFLE(3, 1, 3, 1)))};
+}
 EDGEDEC_INLINE int32_t sum(I32 a) { return _mm512_reduce_add_epi32(a.v); }
 EDGEDEC_INLINE int32_t largest(I32 a) { return _mm512_reduce_max_epi32(a.v); }
 EDGEDEC_INLINE F32 to_float(I32 a) { return {_mm512_cvtepi32_ps(a.v)}; }

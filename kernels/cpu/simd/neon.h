@@ -97,6 +97,20 @@ EDGEDEC_INLINE float sum(F32 a) {
 EDGEDEC_INLINE float largest(F32 a) {
   return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[2]), vmaxq_f32(a.v[1], a.v[3])));
 }
+EDGEDEC_INLINE float32x4_t quarter(F32 a) {
+  return vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
+}
+EDGEDEC_INLINE float32x4_t halves(F32 a, F32 b) {
+  const float32x4_t x = quarter(a), y = quarter(b);
+  return vaddq_f32(vcombine_f32(vget_low_f32(x), vget_low_f32(y)),
+                   vcombine_f32(vget_high_f32(x), vget_high_f32(y)));
+}
+EDGEDEC_INLINE F32 sums(const F32 (&a)[16]) {
+  F32 r;
+  EDGEDEC_EACH r.v[i] =
+      vpaddq_f32(halves(a[4 * i], a[4 * i + 1]), halves(a[4 * i + 2], a[4 * i + 3]));
+  return r;
+}
 EDGEDEC_INLINE int32_t sum(I32 a) {
   return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[2]), vaddq_s32(a.v[1], a.v[3])));
 }

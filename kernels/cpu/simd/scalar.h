@@ -93,6 +93,11 @@ EDGEDEC_INLINE float largest(F32 a) {
     for (int i = 0; i < half; ++i) a.v[i] = a.v[i] > a.v[i + half] ? a.v[i] : a.v[i + half];
   return a.v[0];
 }
+EDGEDEC_INLINE F32 sums(const F32 (&a)[16]) {
+  F32 r;
+  EDGEDEC_LANES r.v[i] = sum(a[i]);
+  return r;
+}
 EDGEDEC_INLINE int32_t sum(I32 a) {
   int32_t s = 0;
   EDGEDEC_LANES s += a.v[i];

@@ -187,8 +187,11 @@ void compare_attention(const Routines& isa, int rounds) {
   for (int round = 0; round < rounds; ++round) {
     Attention a;
     a.size = number(1, 100);
-    a.query_stride = a.size + number(0, 9);
-    a.stride = a.size + number(0, 9);
+    a.group = number(1, 2);
+    a.heads = a.group * number(1, 3);
+    if (number(0, 2) == 0) a.size = 64;
+    a.query_stride = a.heads * a.size + number(0, 9);
+    a.stride = a.heads / a.group * a.size + number(0, 9);
     a.queries = number(1, 20);
     a.causal = number(0, 1);
     a.first = a.causal ? number(0, 100) : 0;
@@ -197,11 +200,13 @@ void compare_attention(const Routines& isa, int rounds) {
     a.origin = number(0, a.bias_length - 1);
     a.scale = 0.25f;
     const std::string problem = std::to_string(a.queries) + " queries, " +
-                                std::to_string(a.positions) + " positions of " +
+                                std::to_string(a.positions) + " positions, " +
+                                std::to_string(a.heads) + " heads of " +
                                 std::to_string(a.size) + (a.causal ? ", causal" : "");
     const auto query = floats(a.queries * a.query_stride);
     const auto key = floats(a.positions * a.stride), value = floats(a.positions * a.stride);
-    const auto bias = floats(a.bias_length + 32);
+    a.bias_stride = number(0, 1) * (a.bias_length + 32);
+    const auto bias = floats(a.heads * (a.bias_length + 32));
     auto mask = floats(a.positions);
     for (float& x : mask) x = x > 0.5f ? -1e9f : 0.0f;
     a.query = query.data();
@@ -215,7 +220,7 @@ void compare_attention(const Routines& isa, int rounds) {
       y[i].assign(query.size(), 0.0f);
       a.out = y[i].data();
       std::vector<float> scratch(
-          static_cast<size_t>(attention_scratch(a.queries, a.positions, a.size)));
+          static_cast<size_t>(attention_scratch(a.heads, a.queries, a.positions, a.size)));
       both[i]->attention(a, scratch.data());
     }
     same(y[0], y[1], "attention", isa.name, problem);
