@@ -62,10 +62,17 @@ def _is_plain(node: ir.Node) -> bool:
         and set(node.attributes) == UNDERSTOOD
         and len(node.inputs) == 4
         and len(node.outputs) == 1
-        and all(v is not None and v.dtype == ir.DataType.FLOAT for v in node.inputs)
-        and all(
-            v is not None and v.shape is not None and len(v.shape) == 3 for v in node.inputs[:3]
-        )
+        and all(_is_flat(value) for value in node.inputs[:3])
+    )
+
+
+def _is_flat(value: ir.Value | None) -> bool:
+    """Whether a value is float32 ``[B, T, heads * width]``."""
+    return (
+        value is not None
+        and value.dtype == ir.DataType.FLOAT
+        and value.shape is not None
+        and len(value.shape) == 3
     )
 
 

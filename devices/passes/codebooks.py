@@ -20,6 +20,14 @@ from edgedec.kernels.packing import Packed, concatenate, pack
 from edgedec.quantize.codebook import CodebookTensor
 
 
+@dataclass(frozen=True, eq=False)
+class Product:
+    """Products that become one node, and their matrices one below the other."""
+
+    group: Sequence[Linear]
+    packed: Packed
+
+
 class Packer:
     """Packs matrices; a tied one once, however many graphs and nodes use it."""
 
@@ -31,30 +39,21 @@ class Packer:
         """The table of an embedding."""
         return self._once(self._quantize(item.matrix))
 
-    def linears(self, group: Sequence[Linear]) -> Packed:
-        """The matrices of a group, one below the other."""
+    def linears(self, group: Sequence[Linear]) -> list[Product]:
+        """The matrices of a group, one below the other, or alone where their bits differ."""
         tensors = [self._quantize(linear.matrix) for linear in group]
-        if len(tensors) > 1:
-            return pack(concatenate(tensors))
-        # An embedding may come later that is the same matrix; any other would only take memory.
-        return self._once(tensors[0]) if group[0].matrix.role == "head" else pack(tensors[0])
+        if len(tensors) > 1 and len({tensor.bits for tensor in tensors}) == 1:
+            return [Product(group, pack(concatenate(tensors)))]
+        # Whatever is no end of the model is used once: to remember it would only take memory.
+        return [
+            Product([linear], self._once(tensor) if linear.matrix.role == "head" else pack(tensor))
+            for linear, tensor in zip(group, tensors, strict=True)
+        ]
 
     def _once(self, tensor: CodebookTensor) -> Packed:
         if id(tensor) not in self._packed:
             self._packed[id(tensor)] = tensor, pack(tensor)
         return self._packed[id(tensor)][1]
-
-
-@dataclass(frozen=True, eq=False)
-class _Product:
-    group: list[Linear]
-    packed: Packed
-
-
-@dataclass(frozen=True, eq=False)
-class _Table:
-    item: Embedding
-    packed: Packed
 
 
 def use_codebooks(graph: ir.Graph, packer: Packer, compute: Compute) -> list[PackedMatrix]:
@@ -65,15 +64,15 @@ def use_codebooks(graph: ir.Graph, packer: Packer, compute: Compute) -> list[Pac
     Returns:
         The matrices as the graph now holds them.
     """
-    tables = [_Table(item, packer.embedding(item)) for item in find_embeddings(graph)]
+    tables = [(item, packer.embedding(item)) for item in find_embeddings(graph)]
     products = [
-        _Product(group, packer.linears(group)) for group in group_linears(find_linears(graph))
+        product for group in group_linears(find_linears(graph)) for product in packer.linears(group)
     ]
     # A function body either knows row orders or doesn't, and there is one for the whole graph.
-    packed = [table.packed for table in tables] + [product.packed for product in products]
+    packed = [table for _, table in tables] + [product.packed for product in products]
     ordered = any(item.row_order is not None for item in packed)
     writer = _Writer(graph, compute, ordered=ordered)
-    found = [writer.table(table.item, table.packed) for table in tables]
+    found = [writer.table(item, table) for item, table in tables]
     return found + [writer.product(product.group, product.packed) for product in products]
 
 
@@ -85,9 +84,10 @@ class _Writer:
         self._inputs: dict[int, list[ir.Value]] = {}
         # Products were found before any was replaced: one may read what another one computed.
         self._replaced: dict[ir.Value, ir.Value] = {}
+        self._names: set[str] = set()
 
     def table(self, item: Embedding, packed: Packed) -> PackedMatrix:
-        name = str(item.node.name)
+        name = self._unused(item.name)
         node = ir.node(
             "CodebookGather",
             [item.node.inputs[1], *self._weights(name, packed), *self._order(name, packed)],
@@ -100,8 +100,8 @@ class _Writer:
 
     def product(self, group: Sequence[Linear], packed: Packed) -> PackedMatrix:
         first = group[0]
-        names = [str(linear.node.name) for linear in group]
-        name = names[0] if len(group) == 1 else group_name(list(group))
+        names = [linear.name for linear in group]
+        name = self._unused(names[0] if len(group) == 1 else group_name(list(group)))
         widths = [linear.matrix.rows for linear in group]
         inputs = [self._replaced.get(first.x, first.x), *self._weights(name, packed)]
         optional = [self._bias(name, group), *self._order(name, packed)]
@@ -122,6 +122,15 @@ class _Writer:
             unused.name = f"{name}.unused_{i}"
         self._put(node, first.node, [linear.output for linear in group], names)
         return PackedMatrix(name, packed, tuple(linear.matrix for linear in group))
+
+    def _unused(self, name: str) -> str:
+        """A name for a node and what belongs to it; other graphs than ours may repeat one."""
+        number, unused = 1, name
+        while unused in self._names:
+            number += 1
+            unused = f"{name}_{number}"
+        self._names.add(unused)
+        return unused
 
     def _put(
         self, node: ir.Node, place: ir.Node, old: Sequence[ir.Value], names: Sequence[str]

@@ -22,6 +22,11 @@ class Embedding:
     node: ir.Node
     matrix: Matrix
 
+    @property
+    def name(self) -> str:
+        """The node's name, or where it has none that of what it computes."""
+        return self.node.name or str(self.node.outputs[0].name)
+
 
 def find_embeddings(graph: ir.Graph) -> list[Embedding]:
     """Every Gather of rows of a constant float32 matrix by tokens, in order.

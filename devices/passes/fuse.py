@@ -39,7 +39,7 @@ def module(linear: Linear) -> tuple[str, str]:
 
     Optimum's nodes are named ``/decoder/layers.3/fc1/MatMul``: the operator is no module.
     """
-    path = re.sub(r"/(MatMul|Gemm)(_\d+)?$", "", linear.node.name or "")
+    path = re.sub(r"/(MatMul|Gemm)(_\d+)?$", "", linear.name)
     found = SEPARATOR.search(path)
     return (path[: found.end()], path[found.end() :]) if found is not None else ("", path)
 

@@ -40,6 +40,11 @@ class Linear:
     bias: ir.Value | None
     output: ir.Value
 
+    @property
+    def name(self) -> str:
+        """The product's name, or where it has none that of what it computes."""
+        return self.node.name or str(self.node.outputs[0].name)
+
 
 def find_linears(graph: ir.Graph) -> list[Linear]:
     """Every product of a graph with a float32 matrix that is constant, in order."""
