@@ -69,7 +69,7 @@ COMPILE_MSVC = (
     *("/Zc:__cplusplus", "/DNOMINMAX", "/W3"),
     "/fp:strict",  # the others may fuse a product and a sum, depending on the compiler's version
 )
-LINK_MSVC = ("/nologo", "/DLL", "/MANIFEST:NO", "/OPT:REF", "/EXPORT:RegisterCustomOps")
+LINK_MSVC = ("/nologo", "/DLL", "/MANIFEST:NO", "/OPT:REF")
 SANITIZE = (
     *(
         "-fsanitize=address,undefined",

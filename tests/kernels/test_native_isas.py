@@ -92,6 +92,17 @@ def test_this_machine(native: Path) -> None:
     run(native)
 
 
+def test_files_with_flags_of_their_own_share_nothing(native: Path) -> None:
+    """No symbol that the linker may take from there for a caller on a lesser processor."""
+    objects = sorted(native.parent.glob("isa_*.o"))
+    assert len(objects) > 1
+    shared = []
+    for path in objects:
+        lines = run(tool("nm"), "--defined-only", path).splitlines()
+        shared += [(path.name, line) for line in lines if line.split()[-2] in {"W", "V", "u"}]
+    assert not shared
+
+
 def test_this_machine_with_sanitizers_and_what_it_may_lack(compiler: Gnu, root: Path) -> None:
     """AVX-VNNI and VBMI are spelled out here, so that their files run where AVX2 and AVX-512 do."""
     plain = replace(compiler, sanitize=True, without=DISPENSABLE)
