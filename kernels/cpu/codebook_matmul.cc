@@ -175,10 +175,12 @@ class CodebookMatMul {
       work(int64_t{0}, p.w.panels);
       return;
     }
-    auto task = [&](size_t panel) noexcept {
-      work(static_cast<int64_t>(panel), static_cast<int64_t>(panel) + 1);
+    const int64_t step = p.w.panels < 16 ? 1 : p.w.panels < 64 ? 2 : 4;
+    auto task = [&](size_t i) noexcept {
+      const int64_t first = static_cast<int64_t>(i) * step;
+      work(first, first + step < p.w.panels ? first + step : p.w.panels);
     };
-    context.parallel(static_cast<size_t>(p.w.panels), task);
+    context.parallel(static_cast<size_t>((p.w.panels + step - 1) / step), task);
   }
 
   Weights weights_;

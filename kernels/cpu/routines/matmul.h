@@ -61,8 +61,12 @@ constexpr int32_t offset() {
   return Bits == 8 ? kOffset8 : kOffset7;
 }
 
+// Blocks are neighbours in one panel or, four by four, all of several neighbouring panels.
 template <int Rows, int Blocks>
 struct Tile {
+  static constexpr int kStreams = Blocks > kBlocks ? Blocks / kBlocks : 1;
+  static constexpr int kInPanel = Blocks / kStreams;
+
   const Product& p;
   int64_t row;    // of the activations
   int64_t panel;
@@ -177,38 +181,41 @@ EDGEDEC_INLINE void load_units(const uint8_t* w, Unit<Bits> (&raw)[Blocks]) {
   }
 }
 
-template <int Bits, int Rows, int Blocks>
-EDGEDEC_INLINE void add_dots(const Bytes (&level)[Blocks], const int8_t* const (&x)[Rows],
-                             int64_t k, I32 (&acc)[Rows][Blocks]) {
+// Some blocks of a tile, from `first` on.
+template <int Bits, int Rows, int Some, int Blocks>
+EDGEDEC_INLINE void add_dots(const Bytes (&level)[Some], const int8_t* const (&x)[Rows], int64_t k,
+                             I32 (&acc)[Rows][Blocks], int first) {
   EDGEDEC_UNROLL for (int m = 0; m < Rows; ++m) {
     const Four columns = four(x[m] + k);
-    EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n)
-      acc[m][n] = dot<Bits>(acc[m][n], level[n], columns);
+    EDGEDEC_UNROLL for (int n = 0; n < Some; ++n)
+      acc[m][first + n] = dot<Bits>(acc[m][first + n], level[n], columns);
   }
 }
 
-template <int Bits, int Quad, int Rows, int Blocks>
-EDGEDEC_INLINE void add_quad(const Unit<Bits> (&raw)[Blocks], const Table (&t)[Blocks],
-                             const int8_t* const (&x)[Rows], int64_t k, I32 (&acc)[Rows][Blocks]) {
-  Bytes level[Blocks];
-  EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n) level[n] = levels<Bits, Quad>(raw[n], t[n]);
-  add_dots<Bits>(level, x, k + 4 * Quad, acc);
+template <int Bits, int Quad, int Rows, int Some, int Blocks>
+EDGEDEC_INLINE void add_quad(const Unit<Bits> (&raw)[Some], const Table* t,
+                             const int8_t* const (&x)[Rows], int64_t k, I32 (&acc)[Rows][Blocks],
+                             int first) {
+  Bytes level[Some];
+  EDGEDEC_UNROLL for (int n = 0; n < Some; ++n) level[n] = levels<Bits, Quad>(raw[n], t[n]);
+  add_dots<Bits>(level, x, k + 4 * Quad, acc, first);
 }
 
-template <int Bits, int Rows, int Blocks, int... Quad>
-EDGEDEC_INLINE void add_unit(const Unit<Bits> (&raw)[Blocks], const Table (&t)[Blocks],
+template <int Bits, int Rows, int Some, int Blocks, int... Quad>
+EDGEDEC_INLINE void add_unit(const Unit<Bits> (&raw)[Some], const Table* t,
                              const int8_t* const (&x)[Rows], int64_t k, I32 (&acc)[Rows][Blocks],
-                             std::integer_sequence<int, Quad...>) {
-  (add_quad<Bits, Quad>(raw, t, x, k, acc), ...);
+                             int first, std::integer_sequence<int, Quad...>) {
+  (add_quad<Bits, Quad>(raw, t, x, k, acc, first), ...);
 }
 
 // The two innermost loops are functions of their own, with copies of the sums: inside of a larger
 // function compilers do not keep them all in registers.
 template <int Bits, int Rows, int Blocks>
-EDGEDEC_NOINLINE void add_units(const uint8_t* w, const int8_t* const (&from)[Rows], int64_t k,
-                                int64_t until, const Table (&tables)[Blocks],
-                                I32 (&acc)[Rows][Blocks]) {
+EDGEDEC_NOINLINE void add_units(const uint8_t* w, int64_t panel_bytes,
+                                const int8_t* const (&from)[Rows], int64_t k, int64_t until,
+                                const Table (&tables)[Blocks], I32 (&acc)[Rows][Blocks]) {
   using L = Layout<Bits>;
+  using T = Tile<Rows, Blocks>;
   const int8_t* x[Rows];
   Table t[Blocks];
   I32 sum[Rows][Blocks];
@@ -216,9 +223,12 @@ EDGEDEC_NOINLINE void add_units(const uint8_t* w, const int8_t* const (&from)[Ro
   copy(tables, t);
   copy(acc, sum);
   for (; k < until; k += L::kColumns, w += kBlocks * L::kBytes) {
-    Unit<Bits> raw[Blocks];
-    load_units<Bits>(w, raw);
-    add_unit<Bits>(raw, t, x, k, sum, typename L::Quads{});
+    EDGEDEC_UNROLL for (int s = 0; s < T::kStreams; ++s) {
+      Unit<Bits> raw[T::kInPanel];
+      load_units<Bits>(w + s * panel_bytes, raw);
+      add_unit<Bits>(raw, t + s * T::kInPanel, x, k, sum, s * T::kInPanel,
+                     typename L::Quads{});
+    }
   }
   copy(sum, acc);
 }
@@ -233,7 +243,7 @@ EDGEDEC_NOINLINE void add_bytes(const uint8_t* w, const int8_t* const (&from)[Ro
   for (; k < until; k += 4, w += 256) {
     Bytes level[Blocks];
     EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n) level[n] = bytes(w + 64 * n);
-    add_dots<Bits>(level, x, k, sum);
+    add_dots<Bits>(level, x, k, sum, 0);
   }
   copy(sum, acc);
 }
@@ -253,7 +263,8 @@ static void direct_tile(const Tile<Rows, Blocks>& tile) {
     I32 acc[Rows][Blocks];
     start_sums<Bits>(tile, s, acc);
     const int64_t until = end_of_block(p, s);
-    add_units<Bits>(w + k / L::kColumns * kBlocks * L::kBytes, x, k, until, t, acc);
+    add_units<Bits>(w + k / L::kColumns * kBlocks * L::kBytes, p.w.panel_bytes, x, k, until, t,
+                    acc);
     k = until;
     add_sums(tile, s, acc, y);
   }
@@ -267,6 +278,16 @@ static void direct_rows(const Product& p, int64_t row, int64_t first, int64_t la
       direct_tile<Bits>(Tile<Rows, Blocks>{p, row, panel, block});
 }
 
+// One row of activations leaves time to read: several panels at once keep more of memory busy.
+template <int Bits>
+static void direct_row(const Product& p, int64_t row, int64_t first, int64_t last) {
+  if constexpr (kDirectPanels > 1) {
+    for (; first + kDirectPanels <= last; first += kDirectPanels)
+      direct_tile<Bits>(Tile<1, kBlocks * kDirectPanels>{p, row, first, 0});
+  }
+  direct_rows<Bits, 1, kDirectBlocks>(p, row, first, last);
+}
+
 template <int Bits>
 static void direct_bits(const Product& p, int64_t first, int64_t last) {
   constexpr int kNarrow = kDirectBlocks < 2 ? kDirectBlocks : 2;
@@ -274,7 +295,7 @@ static void direct_bits(const Product& p, int64_t first, int64_t last) {
   for (; p.rows - m > 4; m += 8) direct_rows<Bits, 8, kNarrow>(p, m, first, last);
   if (p.rows - m > 2) direct_rows<Bits, 4, kNarrow>(p, m, first, last);
   else if (p.rows - m == 2) direct_rows<Bits, 2, kDirectBlocks>(p, m, first, last);
-  else if (p.rows - m == 1) direct_rows<Bits, 1, kDirectBlocks>(p, m, first, last);
+  else if (p.rows - m == 1) direct_row<Bits>(p, m, first, last);
 }
 
 static void direct(const Product& p, int64_t first, int64_t last) {

@@ -11,6 +11,7 @@ namespace EDGEDEC_ISA {
 
 constexpr int kOffset7 = 64;
 constexpr int kDirectBlocks = 2;
+constexpr int kDirectPanels = 2;
 constexpr int kPanelRows = 3;
 constexpr int kPanelBlocks = 2;
 constexpr int kQueryRows = 5;

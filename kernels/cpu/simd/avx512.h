@@ -12,6 +12,7 @@ namespace EDGEDEC_ISA {
 constexpr int kOffset7 = 64;
 constexpr int kOffset8 = 128;
 constexpr int kDirectBlocks = 4;
+constexpr int kDirectPanels = 4;
 constexpr int kPanelRows = 6;
 constexpr int kPanelBlocks = 4;
 constexpr int kQueryRows = 6;

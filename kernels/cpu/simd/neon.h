@@ -11,6 +11,7 @@ namespace EDGEDEC_ISA {
 constexpr int kOffset7 = 0;
 constexpr int kOffset8 = 0;
 constexpr int kDirectBlocks = 2;
+constexpr int kDirectPanels = 1;
 constexpr int kPanelRows = 4;
 constexpr int kPanelBlocks = 1;
 constexpr int kQueryRows = 4;
