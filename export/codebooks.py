@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgedec.devices.base import Device
 from edgedec.devices.matrices import Matrix, PackedMatrix
+from edgedec.errors import CheckpointError
 from edgedec.export.bundle import Progress
 from edgedec.export.route import Array, Coded, CodedMatrix
 from edgedec.kernels.codebook_matmul import (
@@ -142,12 +143,15 @@ class _Quantizer:
         values = matrix.read()
         self._done += values.size
         self._progress(QUANTIZING, min(self._done / self._total, 1.0))
-        if matrix.role == "linear":
-            return quantize(values, self._scheme)
-        key = hashlib.sha256(values.data).digest()
-        if key not in self._ends:
-            self._ends[key] = quantize(values, self._scheme, embedding=True)
-        return self._ends[key]
+        try:
+            if matrix.role == "linear":
+                return quantize(values, self._scheme)
+            key = hashlib.sha256(values.data).digest()
+            if key not in self._ends:
+                self._ends[key] = quantize(values, self._scheme, embedding=True)
+            return self._ends[key]
+        except ValueError as error:
+            raise CheckpointError(f"{matrix.name!r} cannot be quantized: {error}.") from error
 
 
 def _weights(graphs: Mapping[str, ir.Model]) -> int:

@@ -195,6 +195,34 @@ def decoder_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_checkpoint(write_llama(folder / "tiny-llama"), folder / "llama")
 
 
+@pytest.fixture(scope="session")
+def coded(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the T5 with codes of 4 bits; do not change it."""
+    return export_checkpoint(checkpoint, tmp_path_factory.mktemp("bundles") / "coded", quant="cb4")
+
+
+@pytest.fixture(scope="session")
+def coded_staged(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with codes of 2 bits, and one graph per decoder layer; do not change it."""
+    folder = tmp_path_factory.mktemp("bundles") / "coded-staged"
+    return export_checkpoint(checkpoint, folder, quant="cb2", compute="bf16", stages="all")
+
+
+@pytest.fixture(scope="session")
+def coded_portable(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with codes of 8 bits and standard attention; do not change it."""
+    folder = tmp_path_factory.mktemp("bundles") / "coded-portable"
+    return export_checkpoint(checkpoint, folder, quant="int8", compute="fp32", portable=True)
+
+
+@pytest.fixture(scope="session")
+def coded_decoder_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a Llama with codes of 3 bits; do not change it."""
+    folder = tmp_path_factory.mktemp("llama")
+    checkpoint = write_llama(folder / "tiny-llama")
+    return export_checkpoint(checkpoint, folder / "llama", quant="cb3", compute="int8-block")
+
+
 @pytest.fixture
 def copy(tmp_path: Path) -> Callable[[Path], Path]:
     """Copies a bundle to a place where it may be damaged."""
@@ -261,6 +289,12 @@ class Victim:
 def victim(exported: Path, copy: Callable[[Path], Path]) -> Victim:
     """A bundle that may be damaged."""
     return Victim(copy(exported))
+
+
+@pytest.fixture
+def coded_victim(coded: Path, copy: Callable[[Path], Path]) -> Victim:
+    """One with codebook weights."""
+    return Victim(copy(coded))
 
 
 @pytest.fixture
