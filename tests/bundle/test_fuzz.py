@@ -48,9 +48,10 @@ for line in sys.stdin:
 class Process:
     """Runs bundles somewhere where they may crash."""
 
-    def __init__(self) -> None:
+    def __init__(self, **environment: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT],
+            env={**os.environ, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -197,6 +198,58 @@ def test_forged_graphs(process: Process, victim: Any, name: str) -> None:
         (victim / name).write_bytes(model.SerializeToString())
         victim.rehash()
         check(process, victim.folder, (name, number))
+
+
+@pytest.fixture(scope="module", params=["library", "function bodies"])
+def either(request: pytest.FixtureRequest) -> Iterator[Process]:
+    """Runs operators of ours by the library, where there is one, or by their function bodies."""
+    missing = {} if request.param == "library" else {"EDGEDEC_LIBRARY": "/none"}
+    running = Process(**missing)
+    yield running
+    running.stop()
+
+
+def rewrite_function(model: onnx.ModelProto, rng: random.Random) -> None:
+    """Change a node inside of a function body."""
+    node = rng.choice(rng.choice(model.functions).node)
+    if node.attribute and rng.random() < 0.7:
+        attribute = rng.choice(node.attribute)
+        if attribute.type == onnx.AttributeProto.INT and not attribute.ref_attr_name:
+            attribute.i = rng.choice(EXTREMES)
+        elif attribute.ref_attr_name:
+            attribute.ref_attr_name = rng.choice(["bits", "K", "origin", "q_num_heads", "none"])
+        else:
+            attribute.type = rng.randrange(8)
+    elif node.input:
+        node.input[rng.randrange(len(node.input))] = rng.choice(["", *model.functions[0].input])
+    else:
+        node.op_type = rng.choice(["Identity", "Shape", "CodebookGather"])
+
+
+@pytest.mark.parametrize("name", ["decoder.onnx", "encoder.onnx"])
+def test_forged_graphs_of_codes(either: Process, coded_victim: Any, name: str) -> None:
+    """Nodes, constants and function bodies of our own operators, with something wrong inside."""
+    data = (coded_victim / name).read_bytes()
+    rng = random.Random(f"{name} codes {EFFORT}")
+    for number in range(60 * EFFORT):
+        model = onnx.load_from_string(data)
+        for _ in range(rng.choice([1, 1, 2])):
+            (rewrite_function if rng.random() < 0.3 else rewrite)(model, rng)
+        (coded_victim / name).write_bytes(model.SerializeToString())
+        coded_victim.rehash()
+        check(either, coded_victim.folder, (name, number))
+
+
+def test_forged_codes(either: Process, coded_victim: Any) -> None:
+    """Codes, levels and tables of any value."""
+    for name in ("weights.bin", "decoder.onnx"):
+        data = (coded_victim / name).read_bytes()
+        rng = random.Random(f"{name} forged codes {EFFORT}")
+        for number in range(20 * EFFORT):
+            (coded_victim / name).write_bytes(corrupt(data, rng))
+            coded_victim.rehash()
+            check(either, coded_victim.folder, (name, number))
+        (coded_victim / name).write_bytes(data)
 
 
 def test_crashes_are_noticed(exported: Path) -> None:
