@@ -175,7 +175,7 @@ class CodebookMatMul {
       work(int64_t{0}, p.w.panels);
       return;
     }
-    const int64_t step = p.w.panels < 16 ? 1 : p.w.panels < 64 ? 2 : 4;
+    const int64_t step = p.w.panels < 16 ? 2 : 4;  // which one row reads at once
     auto task = [&](size_t i) noexcept {
       const int64_t first = static_cast<int64_t>(i) * step;
       work(first, first + step < p.w.panels ? first + step : p.w.panels);

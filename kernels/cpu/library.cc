@@ -43,7 +43,7 @@ OrtCustomOpDomain* domain() {
     OrtCustomOpDomain* d = nullptr;
     check(call<api::CreateCustomOpDomain>("edgedec", &d), "a domain");
     for (const OrtCustomOp* op : {codebook_matmul(), codebook_gather(), decode_attention(),
-                                  memory_attention(), kernel_info()}) {
+                                  memory_attention(), add_rms_norm(), arg_max(), kernel_info()}) {
       check(call<api::CustomOpDomainAdd>(d, op), op->GetName(op));
     }
     return d;

@@ -4,6 +4,7 @@
 // does not depend on the instruction set.
 #pragma once
 
+#include "channels.h"
 #include "routines.h"
 
 namespace edgedec {
@@ -101,16 +102,6 @@ EDGEDEC_INLINE void mix(const Attention& a, const float* value, const float* wei
 
 // A single query at a time. Keys and values are read as they lie, all heads of one position before
 // the next position: from end to end, which is what memory does fastest.
-
-// Channels of a head, in vectors; the last may be partial.
-EDGEDEC_INLINE F32 load_channels(const float* p, int64_t left) {
-  return left >= 16 ? load(p) : load_part(p, static_cast<int>(left));
-}
-
-EDGEDEC_INLINE void store_channels(float* p, F32 x, int64_t left) {
-  if (left >= 16) store(p, x);
-  else store_part(p, x, static_cast<int>(left));
-}
 
 // The keys (or values) of one head after another at one position; `group` query heads share each.
 struct HeadOfKeys {

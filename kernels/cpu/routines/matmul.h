@@ -281,9 +281,11 @@ static void direct_rows(const Product& p, int64_t row, int64_t first, int64_t la
 // One row of activations leaves time to read: several panels at once keep more of memory busy.
 template <int Bits>
 static void direct_row(const Product& p, int64_t row, int64_t first, int64_t last) {
-  if constexpr (kDirectPanels > 1) {
-    for (; first + kDirectPanels <= last; first += kDirectPanels)
-      direct_tile<Bits>(Tile<1, kBlocks * kDirectPanels>{p, row, first, 0});
+  if constexpr (kDirectPanels >= 4) {
+    for (; first + 4 <= last; first += 4) direct_tile<Bits>(Tile<1, 4 * kBlocks>{p, row, first, 0});
+  }
+  if constexpr (kDirectPanels >= 2) {
+    for (; first + 2 <= last; first += 2) direct_tile<Bits>(Tile<1, 2 * kBlocks>{p, row, first, 0});
   }
   direct_rows<Bits, 1, kDirectBlocks>(p, row, first, last);
 }

@@ -90,6 +90,13 @@ struct Routines {
 
   // `scratch` holds `attention_scratch(...)` floats.
   void (*attention)(const Attention&, float* scratch);
+
+  // Rows [rows][n]: sum = x + delta, y = sum / sqrt(mean(sum^2) + epsilon) * scale.
+  void (*add_norm)(const float* x, const float* delta, const float* scale, float epsilon,
+                   int64_t rows, int64_t n, float* sum, float* y);
+
+  // The first index of the largest of n numbers.
+  int64_t (*argmax)(const float* x, int64_t n);
 };
 
 // Queries above this many go through copies of keys and values.

@@ -227,6 +227,27 @@ void compare_attention(const Routines& isa, int rounds) {
   }
 }
 
+void compare_rows(const Routines& isa, int rounds) {
+  for (int round = 0; round < rounds; ++round) {
+    const int64_t rows = number(1, 5), n = number(1, 300);
+    const auto x = floats(rows * n), delta = floats(rows * n), scale = floats(n);
+    const std::string problem = std::to_string(rows) + " rows of " + std::to_string(n);
+    std::vector<float> sum[2], y[2];
+    int64_t top[2];
+    const Routines* both[] = {&scalar::routines, &isa};
+    for (int i = 0; i < 2; ++i) {
+      sum[i].resize(x.size());
+      y[i].resize(x.size());
+      both[i]->add_norm(x.data(), delta.data(), scale.data(), 1e-6f, rows, n, sum[i].data(),
+                        y[i].data());
+      top[i] = both[i]->argmax(x.data(), rows * n);
+    }
+    same(sum[0], sum[1], "add_norm", isa.name, problem);
+    same(y[0], y[1], "add_norm", isa.name, problem);
+    same(&top[0], &top[1], sizeof top[0], "argmax", isa.name, problem);
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -234,7 +255,8 @@ int main(int count, char** arguments) {
   for (const Routines* isa : others()) {
     compare_products(*isa, rounds);
     compare_attention(*isa, rounds);
-    std::printf("%s: %d products and %d attentions equal scalar\n", isa->name, rounds, rounds);
+    compare_rows(*isa, rounds);
+    std::printf("%s: %d problems of each routine equal scalar\n", isa->name, rounds);
   }
   return 0;
 }
