@@ -116,6 +116,12 @@ def test_quantized_inputs(values: list[float]) -> None:
     assert np.abs(q.astype(int)).max() <= 127
 
 
+def test_halves_go_to_the_even_neighbour() -> None:
+    q, scale = quantize_inputs(np.array([[127, 0.5, 1.5, 2.5, -0.5, -1.5]], np.float32))
+    assert q.tolist() == [[127, 0, 2, 2, 0, -2]]
+    assert scale.tolist() == [[1.0]]
+
+
 @pytest.mark.parametrize("compute", COMPUTES)
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 def test_rows_that_are_not_finite_stay_alone(compute: Compute, bad: float) -> None:

@@ -142,3 +142,12 @@ def test_weights_that_are_no_numbers(bad: float) -> None:
 def test_refuses(shape: tuple[int, ...], bits: int, group_rows: int, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         kmeans(np.ones(shape, np.float32), bits, group_rows)
+
+
+def test_every_bin_has_the_nearest_level() -> None:
+    levels = np.array([[-1.0, -0.25, 0.125, 0.9], [-0.5, -0.5, 0.0, 0.0001]])
+    centers = (np.arange(module.BINS) + 0.5) / (module.BINS / 2) - 1
+    distance = np.abs(centers - levels[:, :, None])
+    codes = module._nearest(levels)
+    chosen = np.take_along_axis(distance, codes[:, None].astype(np.int64), axis=1)[:, 0]
+    np.testing.assert_array_equal(chosen, distance.min(axis=1))
