@@ -22,20 +22,22 @@ from edgedec.runtime.generator import Generator, load
 
 @dataclass(frozen=True)
 class Subject:
-    """A case that was written down, with inputs for it."""
+    """A case that was written down, with inputs for it; ``options`` go to the exporter."""
 
     case: Case
     folder: Path
     checkpoint: Path
     oracle: Oracle
+    options: dict[str, Any] = field(default_factory=dict)
     generators: dict[str | None, Generator] = field(default_factory=dict)
 
     def generator(self, stages: str | None = None) -> Generator:
         """The checkpoint as a bundle with such stages, exported on first use."""
         if stages not in self.generators:
             out = self.folder / f"bundle-{stages}"
-            # not verified: a failure should be the comparison's with the oracle
-            export_checkpoint(self.checkpoint, out, stages=stages, verify=False)
+            if not out.exists():
+                # not verified: a failure should be the comparison's with the oracle
+                export_checkpoint(self.checkpoint, out, stages=stages, verify=False, **self.options)
             self.generators[stages] = load(out, threads=1)
         return self.generators[stages]
 
