@@ -122,17 +122,20 @@ class Decoding:
             self._bind(rows, new, shown, want_logits, plan)
             self._bound = shape
             self._decoder.bound_to = self
-        if counts is None:
-            counts = self._all_new
         self._tokens[:] = tokens
-        self._picked[:, 0] = np.maximum(counts - 1, 0)
+        if counts is not None or not self._picks_last:
+            self._picked[:, 0] = new - 1 if counts is None else np.maximum(counts - 1, 0)
+            self._picks_last = counts is None
         for index in plan.stages:
             stage, session = self._stages[index]
             # Read by pointer: where each row's new tokens go in this stage's caches.
-            self._past_lengths[index][:] = self.cache.lengths[stage.first]
-            np.add(self._past_lengths[index][:, None], self._steps, out=self._positions[index])
+            lengths = self._past_lengths[index]
+            lengths[:] = self.cache.lengths[stage.first]
+            if index in self._positions:
+                np.add(lengths[:, None], self._steps, out=self._positions[index])
             session.run()
-            self.cache.advance(range(stage.first, stage.last), counts)
+            layers = range(stage.first, stage.last)
+            self.cache.advance(layers, new if counts is None else counts)
         if self._head is not None:
             self._head.run()
         return StepOutput(
@@ -143,11 +146,15 @@ class Decoding:
         """Bind every buffer of a step of this shape; steps of the same shape only run."""
         io = self._decoder.interface
         self._tokens = np.zeros((rows, new), np.int64)
-        self._picked = np.zeros((rows, 1), np.int64)
-        self._all_new = np.full(rows, new, np.int64)
+        self._picked = np.full((rows, 1), new - 1, np.int64)
+        self._picks_last = True
         self._steps = np.arange(new)
         self._past_lengths = {index: np.zeros(rows, np.int64) for index in plan.stages}
-        self._positions = {index: np.zeros((rows, new), np.int64) for index in plan.stages}
+        self._positions = {
+            index: np.zeros((rows, new), np.int64)
+            for index in plan.stages
+            if "positions" in self._stages[index][1].inputs
+        }
         self._next_token = np.zeros((rows, 1), np.int64)
         self._logits = empty(rows, 1, io.vocab_size) if want_logits else None
         scores: dict[str, NDArray[Any]] = {"next_token": self._next_token}
@@ -159,9 +166,10 @@ class Decoding:
             inputs: dict[str, NDArray[Any]] = {
                 "input_ids": self._tokens,
                 "past_length": self._past_lengths[index],
-                "positions": self._positions[index],
                 "logit_positions": self._picked,
             }
+            if index in self._positions:
+                inputs["positions"] = self._positions[index]
             if self._memory is not None:
                 inputs.update(self._memory.arrays)
             outputs: dict[str, NDArray[Any]] = {}

@@ -257,11 +257,14 @@ class Generator:
             if choice.parents is not None:
                 decoding.cache.reorder(choice.parents)
             step += 1
+            counts = None
+            if choice.finished.any():
+                # What is fed to a row that has ended is no context, and takes no room.
+                counts = np.repeat(~choice.finished, beams).astype(np.int64)
             output = decoding.step(
                 choice.tokens[:, None],
                 self._policy.plan(step, {}),
-                # What is fed to a row that has ended is no context, and takes no room.
-                counts=np.repeat(~choice.finished, beams).astype(np.int64),
+                counts=counts,
                 want_logits=search.needs_logits,
             )
 

@@ -55,13 +55,15 @@ class RowSearch:
         self._pick = pick
         self._processors = list(processors)
         self._forced = forced
-        self._eos = np.array(eos, np.int64)
+        self._eos = frozenset(eos)
         self._pad = pad
-        self._limits = np.array(limits, np.int64)
+        self._limits = list(limits)
         self._history = History(prompts)
+        # Plain lists and sets: the rows are few, and NumPy's calls would cost more than a short step.
+        self._live = list(range(self.rows))
+        self._stopped = [False] * self.rows
+        self._lengths = [0] * self.rows
         self._finished = np.zeros(self.rows, np.bool_)
-        self._stopped = np.zeros(self.rows, np.bool_)
-        self._lengths = np.zeros(self.rows, np.int64)
         self._scratch: Scores | None = None
 
     @property
@@ -71,41 +73,48 @@ class RowSearch:
 
     def advance(self, next_token: Tokens | None, logits: Scores | None) -> Advance:
         """Choose the next token of each row; `Search.advance` says more."""
-        if self._finished.all():
+        if not self._live:
             raise ValueError("the search is over")
         if logits is None and (next_token is None or self.needs_logits):
             raise ValueError("this search needs logits")
         step = self._history.steps
-        running = ~self._finished
-        tokens = self._choose(next_token, logits, step, running)
-        tokens = np.where(running, tokens, self._pad)
+        tokens = self._choose(next_token, logits, step)
+        if len(self._live) < self.rows:
+            tokens = np.where(self._finished, self._pad, tokens)
         self._history.append(tokens)
         self._processors = still_needed(self._processors, step + 1)
+        self._end_rows(tokens.tolist(), step + 1)
+        return Advance(tokens, None, self._finished, not self._live)
 
-        self._stopped |= running & (tokens[:, None] == self._eos).any(axis=1)
-        self._finished = self._finished | self._stopped | (step + 1 >= self._limits)
-        self._lengths[running] = step + 1
-        return Advance(tokens, None, self._finished, bool(self._finished.all()))
+    def _end_rows(self, tokens: list[int], length: int) -> None:
+        """Note which rows go on after their token, their `length`-th."""
+        ended = []
+        for row in self._live:
+            self._lengths[row] = length
+            self._stopped[row] = tokens[row] in self._eos
+            if self._stopped[row] or length >= self._limits[row]:
+                ended.append(row)
+        if ended:
+            self._finished = self._finished.copy()  # the caller may still hold the last one
+            self._finished[ended] = True
+            self._live = [row for row in self._live if not self._finished[row]]
 
     def results(self) -> list[Hypothesis]:
         """Return what each row has generated."""
         return [
             Hypothesis(
-                self._history.generated(row, int(self._lengths[row])),
+                self._history.generated(row, self._lengths[row]),
                 None,
                 "stop" if self._stopped[row] else "length",
             )
             for row in range(self.rows)
         ]
 
-    def _choose(
-        self,
-        next_token: Tokens | None,
-        logits: Scores | None,
-        step: int,
-        running: NDArray[np.bool_],
-    ) -> Tokens:
+    def _choose(self, next_token: Tokens | None, logits: Scores | None, step: int) -> Tokens:
         forced = None if self._forced is None else self._forced.at(step)
+        if forced is None and next_token is not None and not self.needs_logits:
+            return next_token.copy()  # the next decoder run overwrites it
+        running = ~self._finished
         free = running if forced is None else running & (forced == ABSENT)
         if not free.any() and forced is not None:
             return forced
