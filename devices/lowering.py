@@ -9,6 +9,7 @@ import onnx_ir as ir
 from edgedec.devices.matrices import PackedMatrix, Quantize
 from edgedec.devices.passes.attention import fuse_attention
 from edgedec.devices.passes.codebooks import Packer, use_codebooks
+from edgedec.devices.passes.rows import fuse_choices, fuse_norms
 from edgedec.kernels.codebook_matmul import Compute
 from edgedec.kernels.functions import function
 from edgedec.kernels.operator import DOMAIN, VERSION
@@ -23,7 +24,7 @@ def lower_graphs(
         models: component name -> model, with float32 weights.
         quantize: asked for one matrix at a time, and once more for every further use.
         compute: how products are computed where the library is.
-        portable: leave attention in standard operators.
+        portable: leave everything but the matrices in standard operators.
 
     Returns:
         For every component the matrices that it holds as codebooks.
@@ -34,6 +35,8 @@ def lower_graphs(
         found[name] = use_codebooks(model.graph, packer, compute)
         if not portable:
             fuse_attention(model.graph)
+            fuse_norms(model.graph)
+            fuse_choices(model.graph)
         _remove_dead(model)
         _add_functions(model, found[name])
     return found

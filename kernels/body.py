@@ -149,7 +149,8 @@ def build(op: Operator, statements: str, inputs: int | None = None) -> onnx.Func
     names = ", ".join(tensor.name for tensor in op.inputs[:inputs])
     results = ", ".join(tensor.name for tensor in op.outputs)
     attributes = ", ".join(attribute.name for attribute in op.attributes)
+    formal = f" <{attributes}>" if attributes else ""
     return onnx.parser.parse_function(
         f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n'
-        f"{op.name} <{attributes}> ({names}) => ({results}) {{{statements}}}"
+        f"{op.name}{formal} ({names}) => ({results}) {{{statements}}}"
     )

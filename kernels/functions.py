@@ -24,6 +24,8 @@ def function(op_type: str, *, row_order: bool = False, ragged: bool = True) -> i
     import onnx_ir as ir
 
     from edgedec.kernels import (
+        add_rms_norm,
+        arg_max,
         codebook_gather,
         codebook_matmul,
         decode_attention,
@@ -35,5 +37,7 @@ def function(op_type: str, *, row_order: bool = False, ragged: bool = True) -> i
         "CodebookGather": lambda: codebook_gather.function(row_order=row_order),
         "DecodeAttention": decode_attention.function,
         "MemoryAttention": memory_attention.function,
+        "AddRMSNorm": add_rms_norm.function,
+        "ArgMax": arg_max.function,
     }
     return ir.serde.deserialize_function(bodies[op_type]())

@@ -56,6 +56,8 @@ ATTRIBUTES: dict[str, dict[str, Rule]] = {
     "CodebookGather": {"bits": _BITS, "K": _between(1, LARGEST)},
     "DecodeAttention": _ATTENTION,
     "MemoryAttention": _ATTENTION,
+    "AddRMSNorm": {"epsilon": _finite},
+    "ArgMax": {},
 }
 """Operator -> attribute -> what it may be; all of them must be given."""
 
