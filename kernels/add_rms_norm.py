@@ -1,4 +1,4 @@
-"""AddRMSNorm: a residual addition and the norm of its sum, which every pre-norm block starts with."""
+"""AddRMSNorm: a residual addition and the norm of its sum, with which pre-norm blocks start."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from edgedec.runtime.manifest import MANIFEST, FileEntry, Manifest, load_manifes
 from edgedec.runtime.onnx_file import read_onnx
 
 MAX_OPSET = 24
-HASHED_AT_OPEN = 1 << 26
+HASHED_AT_OPEN = 1 << 22
 """Files up to this size (64 MiB) are hashed on every opening. Larger weights would make opening
 slow; being only values they cannot break anything, and `verify_files` hashes them."""
 MAX_MANIFEST = MAX_GRAPH = 1 << 24

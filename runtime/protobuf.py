@@ -35,7 +35,11 @@ def fields(data: bytes | memoryview) -> Iterator[tuple[int, int, int | memoryvie
     end = len(view)
     at = 0
     while at < end:
-        tag, at = _varint(view, at)
+        tag = view[at]
+        if tag < 0x80:  # as most are; a call would cost more than the rest
+            at += 1
+        else:
+            tag, at = _varint(view, at)
         number, wire_type = tag >> 3, tag & 7
         if not 0 < number < 1 << 29:
             raise ValueError(f"field number {number} at byte {at} is out of range")

@@ -59,7 +59,7 @@ class RowSearch:
         self._pad = pad
         self._limits = list(limits)
         self._history = History(prompts)
-        # Plain lists and sets: the rows are few, and NumPy's calls would cost more than a short step.
+        # Plain lists and sets: rows are few, and NumPy's calls would cost more than a short step.
         self._live = list(range(self.rows))
         self._stopped = [False] * self.rows
         self._lengths = [0] * self.rows
