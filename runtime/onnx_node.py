@@ -37,16 +37,19 @@ def check_node(data: memoryview, *, in_function: bool) -> None:
         ValueError: with the operator or attribute at fault.
     """
     op_type, domain, overload = read_texts(data, 4, 7, 8)
-    attributes = _attributes(data, in_function=in_function)
     if domain not in DOMAINS:
         raise ValueError(f"operators of {domain!r} are not among edgedec's")
     if overload:
         raise ValueError(f"{op_type[:40]} names an overload")
     if domain == DOMAIN and in_function:
         raise ValueError("a function calls a function")
+    limits = LOWEST.get(op_type, {})
+    if domain != DOMAIN and not limits:  # as most are, and a graph has thousands
+        return
+    attributes = _attributes(data, in_function=in_function)
     if domain == DOMAIN:
         check_attributes(op_type, {name: item.value for name, item in attributes.items()})
-    for name, lowest in LOWEST.get(op_type, {}).items():
+    for name, lowest in limits.items():
         item = attributes.get(name)
         # The caller's attribute of the same name is in range where its node is.
         if item is None or item.reference == name:
@@ -79,18 +82,20 @@ def _attributes(data: memoryview, *, in_function: bool) -> dict[str, _Attribute]
 
 
 def _attribute(data: memoryview) -> _Attribute:
-    name, text, reference = read_texts(data, 1, 4, 21)
-    numbers = {3: 0, 20: 0}
+    texts, numbers = {1: "", 4: "", 21: ""}, {3: 0, 20: 0}
     decimal = 0.0
     integers: list[int] = []
     for number, _, value in fields(data):
-        if number in numbers and isinstance(value, int):
+        if number in texts and isinstance(value, memoryview):
+            texts[number] = str(value, "utf-8", "replace")
+        elif number in numbers and isinstance(value, int):
             numbers[number] = signed(value)
         elif number == 2 and isinstance(value, memoryview) and len(value) == 4:
             (decimal,) = struct.unpack("<f", value)
         elif number == 8:  # one by one, or packed
             many = [value] if isinstance(value, int) else varints(value)
             integers += [signed(item) for item in many]
+    name, text, reference = texts.values()
     integer, kind = numbers.values()
     known: dict[int, Value] = {1: decimal, 2: integer, 3: text, 7: tuple(integers)}
     return _Attribute(name, known.get(kind), integer, reference)
