@@ -37,7 +37,7 @@ class Device(Protocol):
             models: component name -> model, with float32 weights.
             quantize: turns a matrix into codes.
             compute: how products are computed.
-            portable: leave attention in standard operators.
+            portable: leave everything but the matrices in standard operators.
 
         Returns:
             For every component the matrices that it now holds as codes.

@@ -39,7 +39,7 @@ class Cpu:
         compute: Compute,
         portable: bool,
     ) -> Mapping[str, Sequence[PackedMatrix]]:
-        """Pack codes for the library; fuse projections of one value, and attention."""
+        """Pack codes for the library; fuse projections of one value, attention, sums and norms."""
         from edgedec.devices.lowering import lower_graphs
 
         return lower_graphs(models, quantize, compute=compute, portable=portable)

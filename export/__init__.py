@@ -41,7 +41,7 @@ def export_checkpoint(
             levels), ``int8``, or ``None`` for floating point.
         compute: how products with codebook weights are computed: ``int8`` (the default: inputs are
             rounded with one scale per row), ``int8-block`` (per 128 inputs), ``bf16`` or ``fp32``.
-        portable: with ``quant``, leave attention in standard operators.
+        portable: with ``quant``, leave everything but the matrices in standard operators.
         stages: where to cut the decoder: ``None`` (one stage), ``"all"``, or layers such as
             ``"0,1,4"``.
         dtype: how weight matrices are stored: ``fp32``, ``fp16`` or ``bf16``.

@@ -42,7 +42,7 @@ class Lowered:
     Attributes:
         scheme: name of the weight format.
         compute: how products are computed where the library is.
-        portable: whether attention stayed in standard operators.
+        portable: whether everything but the matrices stayed in standard operators.
         matrices: component -> its matrices.
     """
 
@@ -68,7 +68,7 @@ class Lowered:
         return Codebooks(
             scheme=self.scheme,
             compute=self.compute,
-            attention="standard" if self.portable else "fused",
+            portable=self.portable,
             rounding=rounding,
             matrices={
                 name: {

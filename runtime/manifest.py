@@ -130,7 +130,7 @@ class Codebooks:
         scheme: the weight format, as ``--quant`` names it.
         compute: to what products round their inputs: int8 with a scale per row or per block of
             128, bfloat16, or float32. Function bodies compute in float32 whatever it says.
-        attention: ``fused`` into operators of ours, or ``standard``.
+        portable: everything but the matrices is in standard operators.
         rounding: what the rounding of ``compute`` did in the export's check; the manifest's
             ``verified`` compares the same graphs with products in float32. None if there is no
             rounding, was no check, or was no operator library to do it with.
@@ -139,7 +139,7 @@ class Codebooks:
 
     scheme: str
     compute: Compute
-    attention: Literal["fused", "standard"]
+    portable: bool
     rounding: Rounding | None
     matrices: dict[str, dict[str, CodebookMatrix]]
 

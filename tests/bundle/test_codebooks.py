@@ -25,10 +25,11 @@ from edgedec.kernels.library import library_path, refused
 from edgedec.kernels.packing import Packed
 from edgedec.runtime.bundle import open_bundle
 from edgedec.runtime.manifest import Codebooks, Manifest
+from edgedec.runtime.operators import ATTRIBUTES
 
 HAS_LIBRARY = library_path() is not None and refused(onnxruntime.__version__) is None
 needs_library = pytest.mark.skipif(not HAS_LIBRARY, reason="needs the operator library")
-OURS = {"CodebookMatMul", "CodebookGather", "DecodeAttention", "MemoryAttention"}
+MATRICES = {"CodebookMatMul", "CodebookGather"}
 NAMES = ["coded", "coded_staged", "coded_portable", "coded_decoder_only"]
 Victim = Any  # of conftest.py, which cannot be imported
 
@@ -74,19 +75,19 @@ def packed(node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]], columns:
 
 def test_operators(bundle: Path) -> None:
     """Ours with their bodies, in files of one version; nothing is left of what they replaced."""
-    portable = manifest_of(bundle)[1].attention == "standard"
+    portable = manifest_of(bundle)[1].portable
     for name, model in graphs(bundle):
         assert {o.domain: o.version for o in model.opset_import} == {"": 24, "edgedec": 1}
         ours = {node.op_type for node in model.graph.node if node.domain == "edgedec"}
-        assert ours <= OURS
+        assert ours <= set(ATTRIBUTES)
         assert {f.name for f in model.functions} == ours
         standard = {node.op_type for node in model.graph.node if not node.domain}
         assert not standard & {"MatMul", "Gemm", "If", "Loop", "Scan"}
         if portable:
-            assert not ours & {"DecodeAttention", "MemoryAttention"}
-            assert name == "head" or "Attention" in standard
+            assert ours <= MATRICES
+            assert name == "head" or {"Attention", "RMSNormalization"} <= standard
         else:
-            assert not standard & {"Attention", "TensorScatter", "Clip", "Transpose"}
+            assert not standard & {"Attention", "TensorScatter", "Clip", "Transpose", "ArgMax"}
         constants = {t.name for t in model.graph.initializer}
         used = {name for node in model.graph.node for name in node.input}
         assert constants <= used
@@ -106,7 +107,7 @@ def test_manifest_and_graphs_agree(bundle: Path) -> None:
     assert set(block.matrices) == set(manifest.components)
     for name, model in graphs(bundle):
         constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-        readers = [n for n in model.graph.node if n.op_type in {"CodebookMatMul", "CodebookGather"}]
+        readers = [n for n in model.graph.node if n.op_type in MATRICES]
         assert {node.name for node in readers} == set(block.matrices[name])
         for node in readers:
             matrix = block.matrices[name][node.name]

@@ -107,7 +107,7 @@ def codebooks(rounding: Rounding | None) -> Codebooks:
     return Codebooks(
         scheme="cb3",
         compute="int8-block",
-        attention="fused",
+        portable=False,
         rounding=rounding,
         matrices={
             "encoder": {"encoder.embed": matrix(4, 73), "encoder.0.mlp.up": matrix(3, 1024)},
@@ -126,7 +126,7 @@ def test_codebook_weights(invoke: Invoke, tmp_path: Path) -> None:
         "codebooks  cb3",
         "matrices   2 of 3 bits, 1 of 4 bits",
         "products   inputs in int8 with a scale per 128 inputs",
-        "attention  fused",
+        "portable   no",
         "rounding   moves logits by 2.5e-01; 1.0e-03 from a reference that does so",
     ):
         assert f"{line}\n" in result.stdout

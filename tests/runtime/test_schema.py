@@ -59,7 +59,7 @@ def codebooks(draw: st.DrawFn, components: st.SearchStrategy[str]) -> Codebooks:
     return Codebooks(
         scheme=draw(texts),
         compute=draw(st.sampled_from(computes)),
-        attention=draw(st.sampled_from(["fused", "standard"])),
+        portable=draw(st.booleans()),
         rounding=draw(st.none() | st.builds(Rounding, numbers, numbers)),
         matrices=draw(
             st.dictionaries(

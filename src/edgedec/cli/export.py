@@ -47,7 +47,7 @@ from edgedec.errors import InputError
     type=click.Choice(["int8", "int8-block", "bf16", "fp32"]),
     help="How products with such weights are computed.  [default: int8]",
 )
-@click.option("--portable", is_flag=True, help="With --quant, leave attention in standard ONNX.")
+@click.option("--portable", is_flag=True, help="With --quant, leave all but matrices standard.")
 @click.option(
     "--via",
     type=click.Choice(["optimum"]),

@@ -115,7 +115,7 @@ def _codebooks(codebooks: Codebooks) -> list[str]:
         ["codebooks", codebooks.scheme],
         ["matrices", counted],
         ["products", f"inputs in {INPUTS[codebooks.compute]}"],
-        ["attention", codebooks.attention],
+        ["portable", "all but the matrices" if codebooks.portable else "no"],
     ]
     if codebooks.rounding is not None:
         effect, difference = codebooks.rounding.effect, codebooks.rounding.max_abs_difference
