@@ -107,6 +107,7 @@ class Gnu:
     Attributes:
         command: the compiler and what every call of it begins with.
         machine: what it compiles for, in the words of ``-dumpmachine``: "x86_64-linux-gnu".
+        flags: what every call has after our own flags.
         link_flags: more for the linker.
         without: which of `DISPENSABLE` it lacks.
         sanitize: stop at the first mistake with memory or arithmetic. Slower, and a program that
@@ -115,6 +116,7 @@ class Gnu:
 
     command: tuple[str, ...]
     machine: str
+    flags: tuple[str, ...] = ()
     link_flags: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     sanitize: bool = False
@@ -123,7 +125,7 @@ class Gnu:
     def compile(self, source: Path, output: Path) -> list[str]:
         """The command that compiles one source file."""
         sanitize = SANITIZE if self.sanitize else ()
-        own = (*COMPILE, *self._processor(source.stem), *sanitize)
+        own = (*COMPILE, *self._processor(source.stem), *sanitize, *self.flags)
         return [*self.command, *own, "-c", str(source), "-o", str(output)]
 
     def link(self, objects: Sequence[Path], output: Path) -> list[str]:
@@ -132,7 +134,8 @@ class Gnu:
             own = LINK_MACOS
         else:
             own = (*LINK_LINUX, *(SANITIZE if self.sanitize else LINK_ALONE))
-        return [*self.command, *own, *map(str, objects), *self.link_flags, "-o", str(output)]
+        given = (*self.flags, *map(str, objects), *self.link_flags)
+        return [*self.command, *own, *given, "-o", str(output)]
 
     def _processor(self, stem: str) -> Iterable[str]:
         x86 = [flag for flag in X86.get(stem, ()) if flag not in self.without]
@@ -187,18 +190,14 @@ def find_compiler() -> Compiler:
     """
     if sys.platform == "win32":
         return _find_msvc()
-    named = shlex.split(os.environ.get("CXX", ""))
-    candidates = named[:1] or ["c++", "g++", "clang++"]
+    named = _words("CXX")
+    candidates = named[:1] or ("c++", "g++", "clang++")
     path = next(filter(None, map(shutil.which, candidates)), None)
     if path is None:
         raise BuildError(f"there is no C++ compiler here (looked for {', '.join(candidates)})")
-    added = [
-        *named[1:],
-        *shlex.split(os.environ.get("ARCHFLAGS", "")),
-        *shlex.split(os.environ.get("CXXFLAGS", "")),
-    ]
-    machine = _run([path, *named[1:], "-dumpmachine"]).strip()
-    found = Gnu((path, *added), machine, tuple(shlex.split(os.environ.get("LDFLAGS", ""))))
+    command = (path, *named[1:], *_words("ARCHFLAGS"))
+    machine = _run([*command, "-dumpmachine"]).strip()
+    found = Gnu(command, machine, flags=_words("CXXFLAGS"), link_flags=_words("LDFLAGS"))
     if not machine.startswith("x86_64-"):
         return found
     return replace(found, without=tuple(flag for flag in DISPENSABLE if not _knows(path, flag)))
@@ -302,6 +301,10 @@ def _find_msvc() -> Msvc:
     except Exception as error:
         raise BuildError(f"setuptools finds no Visual C++ here ({error})") from error
     return Msvc(found.cc, found.linker, tuple(found.include_dirs), tuple(found.library_dirs))
+
+
+def _words(variable: str) -> tuple[str, ...]:
+    return tuple(shlex.split(os.environ.get(variable, "")))
 
 
 def _knows(path: str, flag: str) -> bool:

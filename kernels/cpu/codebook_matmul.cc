@@ -24,7 +24,7 @@ Compute compute_mode(const std::string& name) {
 
 // Rows of activations from which a panel is unpacked once instead of being looked up for each
 // 8 rows, and products of this size from which other threads help. Measured: docs/benchmarks.md.
-constexpr int64_t kPanelRowsFrom = 9;
+constexpr int64_t kPanelRowsFrom = 17;
 constexpr double kParallelFrom = 2.5e5;
 
 float to_bf16(float x) {

@@ -89,30 +89,47 @@ EDGEDEC_INLINE void scatter(const Product& p, int64_t m, int64_t row, int n, F32
   }
 }
 
-// Scales, adds the bias and stores 16 matrix rows of one row of activations.
-EDGEDEC_INLINE void finish(const Product& p, int64_t m, int64_t row, F32 acc) {
-  const int64_t left = p.w.rows - row;
-  if (left <= 0 || m >= p.rows) return;
-  F32 y = mul(acc, load(p.w.scale + row));
-  if (p.w.bias) y = add(y, load(p.w.bias + row));
-  const int n = left < 16 ? static_cast<int>(left) : 16;
-  if (p.w.order) {
-    scatter(p, m, row, n, y);
-    return;
-  }
+// Where 16 rows of the matrix go for the tile's first row of activations; rows follow `stride` apart.
+struct Place {
+  float* data;
+  int64_t stride;
+};
+EDGEDEC_INLINE Place place_of(const Product& p, int64_t activation, int64_t row) {
   const Segment* s = p.out;
   while (row >= s->first + s->columns) ++s;
-  float* to = s->data + m * s->columns + (row - s->first);
-  if (n == 16) store(to, y);
-  else store_part(to, y, n);
+  return {s->data + activation * s->columns + (row - s->first), s->columns};
 }
 
+// Asks for the memory that a tile will write, a whole loop ahead: its rows are far apart.
+template <int Rows, int Blocks>
+EDGEDEC_INLINE void prefetch_results(const Tile<Rows, Blocks>& tile) {
+  const int64_t first = tile.panel * kPanelSize + tile.block * kBlockRows;
+  for (int n = 0; n < Blocks && first + n * kBlockRows < tile.p.w.rows; ++n) {
+    const Place to = place_of(tile.p, tile.row, first + n * kBlockRows);
+    for (int m = 0; m < Rows && tile.row + m < tile.p.rows; ++m) prefetch(to.data + m * to.stride);
+  }
+}
+
+// Scales, adds the bias and stores.
 template <int Rows, int Blocks>
 EDGEDEC_INLINE void finish_tile(const Tile<Rows, Blocks>& tile, const F32 (&y)[Rows][Blocks]) {
-  const int64_t row = tile.panel * kPanelSize + tile.block * kBlockRows;
-  EDGEDEC_UNROLL for (int m = 0; m < Rows; ++m)
-    EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n)
-      finish(tile.p, tile.row + m, row + n * kBlockRows, y[m][n]);
+  const Product& p = tile.p;
+  const int64_t first = tile.panel * kPanelSize + tile.block * kBlockRows;
+  EDGEDEC_UNROLL for (int n = 0; n < Blocks; ++n) {
+    const int64_t row = first + n * kBlockRows;  // of the matrix
+    const int64_t left = p.w.rows - row;
+    if (left <= 0) break;
+    const F32 scale = load(p.w.scale + row);
+    const F32 bias = p.w.bias ? load(p.w.bias + row) : splat(-0.0f);  // which changes no number
+    const Place to = place_of(p, tile.row, row);
+    EDGEDEC_UNROLL for (int m = 0; m < Rows; ++m) {
+      if (tile.row + m >= p.rows) break;
+      const F32 result = add(mul(y[m][n], scale), bias);
+      if (p.w.order) scatter(p, tile.row + m, row, left < 16 ? static_cast<int>(left) : 16, result);
+      else if (left >= 16) store(to.data + m * to.stride, result);
+      else store_part(to.data + m * to.stride, result, static_cast<int>(left));
+    }
+  }
 }
 
 template <int N, class T>
@@ -337,6 +354,7 @@ template <int Bits, int Rows, int Blocks>
 static void panel_tile(const Tile<Rows, Blocks>& tile, const uint8_t* w) {
   const Product& p = tile.p;
   w += 64 * tile.block;
+  prefetch_results(tile);
   const int8_t* x[Rows];
   point_at_rows(tile, p.q, x);
   F32 y[Rows][Blocks];
