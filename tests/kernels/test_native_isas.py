@@ -29,7 +29,6 @@ from edgedec.kernels.cpu.build import (
     sources,
 )
 
-CROSS = "aarch64-linux-gnu-g++"
 ALONE = ("-static",)  # an emulator finds no shared libraries of another processor
 FEW = "50"  # of the problems that are compared, where each takes long
 LIMIT = 600
@@ -60,7 +59,7 @@ def program(
 ) -> Path:
     """Compile compare.cc and what it calls; return the program."""
     objects = compile_all(compiler, sources(), folder)
-    own = replace(compiler, command=(*compiler.command, f"-I{SOURCES}", *define))
+    own = replace(compiler, flags=(*compiler.flags, f"-I{SOURCES}", *define))
     objects += compile_all(own, [Path(__file__).with_name("native") / "compare.cc"], folder)
     output = folder / "compare"
     run(*compiler.command, *link, *objects, "-pthread", "-o", output)
@@ -119,10 +118,16 @@ def test_x86_processors_of_the_past(native: Path, processor: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def arm(root: Path) -> Path:
+def cross() -> Gnu:
+    """The compiler for 64-bit ARM, told to spend half the time on it."""
+    return Gnu((tool("aarch64-linux-gnu-g++"),), "aarch64-linux-gnu", flags=("-O1",))
+
+
+@pytest.fixture(scope="module")
+def arm(cross: Gnu, root: Path) -> Path:
     """compare.cc for 64-bit ARM."""
     tool("qemu-aarch64")
-    return program(Gnu((tool(CROSS),), "aarch64-linux-gnu"), root / "build" / "aarch64", link=ALONE)
+    return program(cross, root / "build" / "aarch64", link=ALONE)
 
 
 @pytest.mark.parametrize("processor", ["max", "cortex-a53"])
@@ -131,8 +136,7 @@ def test_arm(arm: Path, processor: str) -> None:
     run(tool("qemu-aarch64"), "-cpu", processor, arm, FEW)
 
 
-def test_the_library_links_for_arm(arm: Path, tmp_path: Path) -> None:
-    cross = Gnu((tool(CROSS),), "aarch64-linux-gnu")
+def test_the_library_links_for_arm(cross: Gnu, arm: Path, tmp_path: Path) -> None:
     build(tmp_path / "libedgedec_ops.so", arm.parent, cross)
     said = run(tool("aarch64-linux-gnu-nm"), "-D", "--defined-only", tmp_path / "libedgedec_ops.so")
     assert [line.split()[-1] for line in said.splitlines()] == ["RegisterCustomOps"]
