@@ -1,16 +1,18 @@
-"""Make ``bundle-v1/`` and what it generates: a small bundle that must load forever.
+"""Make small bundles that must load forever, and what they generate.
 
-Run once with the edgedec that introduced version 1 of the format; do not run it again to make a
+Run once for each, with the edgedec that introduced what it holds; do not run it again to make a
 test pass. The weights are random, and no choice of a token is close: relative changes of 1e-4 to
 all of them change nothing.
 
-    python tests/data/make_bundle_v1.py
+    python tests/data/make_bundle_v1.py bundle-v1
+    python tests/data/make_bundle_v1.py bundle-v1-codes
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,11 @@ from safetensors.numpy import save_file
 import edgedec
 
 HERE = Path(__file__).parent
+BUNDLES: dict[str, dict[str, Any]] = {
+    "bundle-v1": {},
+    # Codes of 4 bits and of 8 (embedding and head), with every operator of edgedec's and its body.
+    "bundle-v1-codes": {"quant": "cb4", "compute": "fp32"},
+}
 SEED = 3
 WORDS = ["<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz", ".", ",", "!"]
 CONFIG: dict[str, Any] = {
@@ -117,35 +124,36 @@ def tokenizer() -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Write the bundle and ``bundle-v1.json`` beside it."""
-    bundle = HERE / "bundle-v1"
+def write(name: str, **options: Any) -> None:
+    """Write a bundle and beside it, in ``{name}.json``, what it generates."""
+    bundle = HERE / name
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "letters"
         checkpoint.mkdir()
-        for name, value in (
+        for file, value in (
             ("config.json", CONFIG),
             ("generation_config.json", GENERATION),
             ("tokenizer.json", tokenizer()),
         ):
-            (checkpoint / name).write_text(json.dumps(value) + "\n")
+            (checkpoint / file).write_text(json.dumps(value) + "\n")
         save_file(weights(), checkpoint / "model.safetensors")
         shutil.rmtree(bundle, ignore_errors=True)
-        edgedec.export(checkpoint, bundle)
+        edgedec.export(checkpoint, bundle, **options)
     generator = edgedec.load(bundle, threads=1)
     expected = [
         {
-            "options": options,
+            "options": request,
             "results": [
                 {"tokens": r.tokens, "text": r.text, "score": r.score, "reason": r.finish_reason}
-                for r in generator.generate(INPUTS, **options)
+                for r in generator.generate(INPUTS, **request)
             ],
         }
-        for options in REQUESTS
+        for request in REQUESTS
     ]
     text = json.dumps({"inputs": INPUTS, "expected": expected}, indent=1)
-    (HERE / "bundle-v1.json").write_text(text + "\n")
+    (HERE / f"{name}.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    for name in sys.argv[1:]:
+        write(name, **BUNDLES[name])
