@@ -23,7 +23,7 @@ OP = Operator(
         Tensor("past_key", "float32", ("B", "M", "KV*D")),
         Tensor("past_value", "float32", ("B", "M", "KV*D")),
         Tensor("past_length", "int64", ("B",)),
-        Tensor("bias", "float32", ("1 or H", "L")),
+        Tensor("bias", "float32", ("1 or H", "L"), constant=True),
     ),
     outputs=(
         Tensor("Y", "float32", ("B", "T", "H*D")),

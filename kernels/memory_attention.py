@@ -27,7 +27,7 @@ OP = Operator(
         Tensor("key", "float32", ("B", "S", "KV*D")),
         Tensor("value", "float32", ("B", "S", "KV*D")),
         Tensor("mask", "float32", ("B", "1", "1", "S")),
-        Tensor("bias", "float32", ("1 or H", "L")),
+        Tensor("bias", "float32", ("1 or H", "L"), constant=True),
     ),
     outputs=(Tensor("Y", "float32", ("B", "T", "H*D")),),
     attributes=ATTRIBUTES,

@@ -123,14 +123,14 @@ class Context {
     return tensor;
   }
 
-  // Memory of an output of this shape; null where the node does not want it.
+  // Memory of an output of this shape; throws where the node does not name it.
   template <class T>
   T* output(size_t index, const Shape& shape) const {
     OrtValue* value = nullptr;
     check(call<api::GetOutput>(context_, index, static_cast<const int64_t*>(shape.dims), shape.rank,
                                &value),
           "an output");
-    if (!value) return nullptr;
+    if (!value) throw Error("an output is missing");
     void* data = nullptr;
     check(call<api::GetTensorMutableData>(value, &data), "an output");
     return static_cast<T*>(data);
