@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -232,11 +233,14 @@ def compile_all(compiler: Compiler, files: Iterable[Path], folder: Path) -> list
         newest = max(changed, source.stat().st_mtime)
         if target.exists() and target.stat().st_mtime > newest and _text(note) == command:
             return target
-        # Under another name first: someone else may be reading or writing the same object.
+        # Under another name first: someone else may be reading or writing the same object. And as
+        # old as what the compiler read, which may be edited meanwhile.
+        began = time.time()
         unfinished = target.with_name(f"{source.stem}-{os.getpid()}{compiler.suffix}")
         said = _run(compiler.compile(source, unfinished))
         if said.strip():
             logger.info(said.strip())
+        os.utime(unfinished, (began, began))
         unfinished.replace(target)
         note.write_text(command, encoding="utf-8")
         return target
