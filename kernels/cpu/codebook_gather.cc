@@ -13,12 +13,15 @@ class CodebookGather {
                                     {kFloat}, {kInt32}, {kInt32, kOptional}}};
   static constexpr Ports<1> outputs = {{{kFloat}}};
 
-  explicit CodebookGather(const Info& info) : weights_(info, 1, positive(info.integer("K"))) {
+  explicit CodebookGather(const Info& info)
+      : weights_(info, 1, positive(info.integer("K"))), inputs_(info.input_count()) {
     weights_.set_order(info.constant<int32_t>(5, "the row order"));
   }
 
   void run(const Context& context) const {
     const auto indices = context.input<int64_t>(0, "the indices");
+    const auto& packed = weights_.packed_row_of();
+    if (packed.empty() && inputs_ > 5) context.refuse_computed(5, "the row order");
     Shape shape = indices.shape;
     if (shape.rank == kMaxRank) throw Error("the indices have too many axes");
     const int64_t width = weights_.matrix().columns;
@@ -31,7 +34,6 @@ class CodebookGather {
         throw Error("the index " + std::to_string(row) + " is outside of the table's " +
                     std::to_string(weights_.matrix().rows) + " rows");
       }
-      const auto& packed = weights_.packed_row_of();
       weights_.read_row(packed.empty() ? row : packed[static_cast<size_t>(row)], y + i * width);
     }
   }
@@ -43,6 +45,7 @@ class CodebookGather {
   }
 
   Weights weights_;
+  size_t inputs_;
 };
 
 }  // namespace

@@ -52,7 +52,9 @@ class CodebookMatMul {
   static constexpr Ports<3> outputs = {{{kFloat}, {kFloat, kOptional}, {kFloat, kOptional}}};
 
   explicit CodebookMatMul(const Info& info)
-      : weights_(info, 1, -1), compute_(compute_mode(info.text("compute"))) {
+      : weights_(info, 1, -1),
+        compute_(compute_mode(info.text("compute"))),
+        inputs_(info.input_count()) {
     weights_.set_order(info.constant<int32_t>(6, "the row order"));
     weights_.set_bias(info.constant<float>(5, "the bias"));
     info.integers("splits", splits_, kSegments);
@@ -71,6 +73,8 @@ class CodebookMatMul {
     const auto x = context.input<float>(0, "X");
     Product p;
     p.w = weights_.matrix();
+    if (!p.w.bias && inputs_ > 5) context.refuse_computed(5, "the bias");
+    if (!p.w.order && inputs_ > 6) context.refuse_computed(6, "the row order");
     p.w.columns = x.shape.last();
     const int64_t padded = round_up(p.w.columns, kPadding);
     if (x.shape.rank == 0 || p.w.columns < 1 || !fits(p.w)) {
@@ -184,6 +188,7 @@ class CodebookMatMul {
 
   Weights weights_;
   Compute compute_;
+  size_t inputs_;
   int64_t splits_[kSegments] = {};
 };
 

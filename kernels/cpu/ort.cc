@@ -60,14 +60,24 @@ void Info::integers(const char* name, int64_t* out, size_t count) const {
   check(call<api::AttributeInts>(info_, name, out, &size), name);
 }
 
-const OrtValue* Info::constant_value(size_t index, const char* name) const {
+size_t Info::input_count() const {
   size_t count = 0;
-  check(call<api::InfoInputCount>(info_, &count), name);
-  if (index >= count) return nullptr;
+  check(call<api::InfoInputCount>(info_, &count), "the number of inputs");
+  return count;
+}
+
+const OrtValue* Info::constant_value(size_t index, const char* name) const {
+  if (index >= input_count()) return nullptr;
   int is_constant = 0;
   const OrtValue* value = nullptr;
   check(call<api::ConstantInput>(info_, index, &is_constant, &value), name);
   return is_constant ? value : nullptr;
+}
+
+void Context::refuse_computed(size_t index, const char* name) const {
+  const OrtValue* value = nullptr;
+  check(call<api::GetInput>(static_cast<const OrtKernelContext*>(context_), index, &value), name);
+  if (value) throw Error(std::string(name) + " must be a constant initializer");
 }
 
 OrtStatus* make_status(const char* operator_name, const char* message) noexcept {

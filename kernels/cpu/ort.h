@@ -91,6 +91,7 @@ class Info {
   float number(const char* name) const;
   std::string text(const char* name) const;
   void integers(const char* name, int64_t* out, size_t count) const;  // exactly `count` of them
+  size_t input_count() const;  // those left out at the end do not count
 
   // A constant input, or an empty tensor where the node has none; throws when it is not constant.
   template <class T>
@@ -122,6 +123,9 @@ class Context {
     tensor.data = static_cast<const T*>(read_tensor(value, element_type<T>(), &tensor.shape, name));
     return tensor;
   }
+
+  // Throws when an optional input that must be constant is there all the same.
+  void refuse_computed(size_t index, const char* name) const;
 
   // Memory of an output of this shape; throws where the node does not name it.
   template <class T>

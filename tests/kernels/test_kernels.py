@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from tests.kernels.models import Array, make_model, random_matrix, weight_inputs
 
 from edgedec.devices.kernel_info import instruction_sets
@@ -317,6 +317,23 @@ def test_weights_that_contradict_each_other(case: str) -> None:
     attributes = {"bits": 4, "compute": "int8", "splits": [130, 0, 0]}
     with pytest.raises(Exception, match=f"edgedec.CodebookMatMul: .*{said}"):
         run(codebook_matmul.OP, inputs, attributes, 1)
+
+
+def test_an_optional_constant_that_is_computed() -> None:
+    """It is not there when the kernel is made, and must not be forgotten."""
+    packed = pack(random_matrix(64, 64, 4))
+    inputs = {"X": numbers(2, 64), **weight_inputs(packed), "bias": numbers(64)}
+    attributes = {"bits": 4, "compute": "int8", "splits": [64, 0, 0]}
+    model = make_model(codebook_matmul.OP, None, [(inputs, attributes, 1)])
+    (bias,) = [item for item in model.graph.initializer if item.name == "0.bias"]
+    model.graph.initializer.remove(bias)
+    model.graph.input.append(helper.make_tensor_value_info("0.bias", TensorProto.FLOAT, [64]))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    assert library.register(options) is None
+    opened = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    with pytest.raises(Exception, match="the bias must be a constant initializer"):
+        opened.run(None, {"0.X": inputs["X"], "0.bias": inputs["bias"]})
 
 
 @pytest.mark.parametrize(
