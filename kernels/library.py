@@ -48,10 +48,12 @@ def register(options: Any) -> str | None:
 
     refusal = refused(onnxruntime.__version__)
     path = library_path()
-    if path is None:
+    if path is None and os.environ.get("EDGEDEC_LIBRARY"):
+        refusal = f"EDGEDEC_LIBRARY names {os.environ['EDGEDEC_LIBRARY']}, which is no file."
+    elif path is None:
         refusal = (
-            f"the operator library {os.environ.get('EDGEDEC_LIBRARY') or LIBRARY} is missing; "
-            f"with a C++ compiler, `{REBUILD}` adds it."
+            f"edgedec was installed without its operator library {LIBRARY}; with a C++ compiler, "
+            f"`{REBUILD}` adds it."
         )
     elif refusal is None:
         try:

@@ -201,7 +201,7 @@ def find_compiler() -> Compiler:
     found = Gnu(command, machine, flags=_words("CXXFLAGS"), link_flags=_words("LDFLAGS"))
     if not machine.startswith("x86_64-"):
         return found
-    return replace(found, without=tuple(flag for flag in DISPENSABLE if not _knows(path, flag)))
+    return replace(found, without=tuple(flag for flag in DISPENSABLE if not _knows(command, flag)))
 
 
 def sources() -> list[Path]:
@@ -311,10 +311,10 @@ def _words(variable: str) -> tuple[str, ...]:
     return tuple(shlex.split(os.environ.get(variable, "")))
 
 
-def _knows(path: str, flag: str) -> bool:
+def _knows(command: Sequence[str], flag: str) -> bool:
     """Whether a compiler accepts an option."""
     try:
-        _run([path, flag, "-fsyntax-only", "-x", "c++", os.devnull])
+        _run([*command, flag, "-fsyntax-only", "-x", "c++", os.devnull])
     except BuildError:
         return False
     return True

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 from edgedec.kernels import library
+from edgedec.kernels.cpu.build import LIBRARY
 
 
 class Options:
@@ -52,17 +53,24 @@ def test_registers(compiled: Path, caplog: pytest.LogCaptureFixture) -> None:
 def test_a_missing_library_is_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("EDGEDEC_LIBRARY", str(tmp_path / "none.so"))
+    monkeypatch.delenv("EDGEDEC_LIBRARY", raising=False)
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
     assert library.library_path() is None
     with caplog.at_level(logging.WARNING, "edgedec"):
         refusals = {library.register(Options()) for _ in range(3)}
     (refusal,) = refusals
     assert refusal is not None
-    assert "none.so is missing" in refusal
+    assert f"installed without its operator library {LIBRARY}" in refusal
     assert library.REBUILD in refusal
     (record,) = caplog.records
     assert record.name == "edgedec"
     assert refusal in record.getMessage()
+
+
+def test_a_named_file_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEDEC_LIBRARY", str(tmp_path / "none.so"))
+    refusal = library.register(Options())
+    assert refusal == f"EDGEDEC_LIBRARY names {tmp_path / 'none.so'}, which is no file."
 
 
 def test_a_refused_library_is_one_sentence(compiled: Path) -> None:
