@@ -67,6 +67,8 @@ class Cpu:
         slower = reason
         if chosen is not None and chosen != every[0]:
             slower = f"{every[0]} would be faster; EDGEDEC_ISA asks for {chosen}."
+        elif every == ("scalar",):
+            slower = "this processor has no instruction set that the library has fast code for."
         return DeviceReport(
             device=self.name,
             available=True,

@@ -62,6 +62,16 @@ def test_a_slower_one_that_was_asked_for(invoke: Invoke, monkeypatch: pytest.Mon
             assert operator["reason"] == f"{best} would be faster; EDGEDEC_ISA asks for scalar."
 
 
+def test_a_processor_without_any(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgedec.kernels.library.register", lambda _: None)
+    monkeypatch.setattr(
+        "edgedec.devices.kernel_info.instruction_sets", lambda _: ("scalar", ("scalar",))
+    )
+    (operator, *_) = report(invoke)["operators"]
+    assert (operator["runs_as"], operator["instruction_set"]) == ("kernel", "scalar")
+    assert operator["reason"].startswith("this processor has no instruction set")
+
+
 @needs_library
 def test_one_that_is_not_here(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEDEC_ISA", "altivec")
