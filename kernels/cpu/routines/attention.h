@@ -10,9 +10,8 @@
 namespace edgedec {
 namespace EDGEDEC_ISA {
 
-// e^x for x <= 0, within 2 ulp; below -87 it is a number around 1e-38, which no sum notices.
-EDGEDEC_INLINE F32 exponential(F32 x) {
-  x = max(x, splat(-87.0f));
+// e^x for -60 <= x <= 0, within 2 ulp. What is not a number stays so.
+EDGEDEC_INLINE F32 power_of_e(F32 x) {
   const I32 n = round_to_int(mul(x, splat(1.44269504f)));
   const F32 whole = to_float(n);
   F32 r = fma(whole, splat(-0.693359375f), x);  // ln 2 in two parts
@@ -25,6 +24,14 @@ EDGEDEC_INLINE F32 exponential(F32 x) {
   y = fma(y, r, splat(1.0f));
   y = fma(y, r, splat(1.0f));
   return mul(y, power_of_two(n));
+}
+
+// e^x - e^-60 for x <= 0, and 0 below -60. In a sum of weights that is at least 1 nobody sees the
+// difference, but weights around 1e-38 would make every product with them a denormal number, which
+// takes processors a hundred times as long.
+EDGEDEC_INLINE F32 exponential(F32 x) {
+  const F32 lowest = splat(-60.0f);
+  return max(splat(0.0f), sub(power_of_e(max(lowest, x)), power_of_e(lowest)));
 }
 
 constexpr float kUnseen = -3.0e38f;  // the score of a key that a query must not see
@@ -100,6 +107,8 @@ EDGEDEC_INLINE void mix(const Attention& a, const float* value, const float* wei
   }
 }
 
+constexpr int64_t kPositionsAhead = 4;  // which memory is asked for meanwhile
+
 // A single query at a time. Keys and values are read as they lie, all heads of one position before
 // the next position: from end to end, which is what memory does fastest.
 
@@ -130,8 +139,10 @@ EDGEDEC_INLINE void multiply_key(const Attention& a, const float* query, const f
     const float* k = shared.next();
     F32 s = splat(0.0f);
     if constexpr (Vectors) {
-      EDGEDEC_UNROLL for (int v = 0; v < Vectors; ++v)
+      EDGEDEC_UNROLL for (int v = 0; v < Vectors; ++v) {
+        prefetch(k + kPositionsAhead * a.stride + 16 * v);
         s = fma(load(query + 16 * v), load(k + 16 * v), s);
+      }
     } else {
       for (int64_t d = 0; d < a.size; d += 16)
         s = fma(load_channels(query + d, a.size - d), load_channels(k + d, a.size - d), s);
@@ -152,8 +163,10 @@ EDGEDEC_INLINE void add_values(const Attention& a, const float* value, const flo
     if constexpr (Vectors) {
       EDGEDEC_UNROLL for (int v = 0; v < Vectors; ++v) {
         F32 y = load(out + 16 * v);
-        EDGEDEC_UNROLL for (int i = 0; i < 4; ++i)
+        EDGEDEC_UNROLL for (int i = 0; i < 4; ++i) {
+          prefetch(x + (kPositionsAhead + i) * a.stride + 16 * v);
           y = fma(w[i], load(x + i * a.stride + 16 * v), y);
+        }
         store(out + 16 * v, y);
       }
     } else {

@@ -78,7 +78,7 @@ EDGEDEC_INLINE F32 mul(F32 a, F32 b) {
   return a;
 }
 EDGEDEC_INLINE F32 max(F32 a, F32 b) {
-  EDGEDEC_EACH a.v[i] = vmaxq_f32(a.v[i], b.v[i]);
+  EDGEDEC_EACH a.v[i] = vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]);
   return a;
 }
 EDGEDEC_INLINE I32 max(I32 a, I32 b) {
@@ -96,7 +96,11 @@ EDGEDEC_INLINE float sum(F32 a) {
   return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
 }
 EDGEDEC_INLINE float largest(F32 a) {
-  return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[2]), vmaxq_f32(a.v[1], a.v[3])));
+  float v[16];
+  store(v, a);
+  for (int half = 8; half; half /= 2)
+    for (int i = 0; i < half; ++i) v[i] = v[i] > v[i + half] ? v[i] : v[i + half];
+  return v[0];
 }
 EDGEDEC_INLINE float32x4_t quarter(F32 a) {
   return vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
