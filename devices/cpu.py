@@ -102,11 +102,11 @@ class Cpu:
                 f"threads must be a whole number from 1 to {MOST_THREADS:,}, not {threads!r}."
             )
         options = _options(threads, shared)
-        try:
-            if DOMAIN in operator_sets(graph.read_bytes()):
-                from edgedec.kernels.library import register
+        if DOMAIN in operator_sets(graph.read_bytes()):
+            from edgedec.kernels.library import register
 
-                register(options)
+            register(options)
+        try:
             session = onnxruntime.InferenceSession(
                 graph,
                 options,

@@ -23,7 +23,8 @@ OP = Operator(
 
 def reference(x: NDArray[np.float32]) -> NDArray[np.int64]:
     """The index of the largest number of each row, the first of equal ones; any index for NaN."""
-    return x.argmax(axis=-1)
+    found: NDArray[np.int64] = x.argmax(axis=-1)
+    return found
 
 
 BODY = """

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from edgedec.errors import InputError
 from edgedec.kernels.cpu.build import LIBRARY
 
 OLDEST, NEWEST = (1, 24), (1, 31)
@@ -43,14 +44,20 @@ def register(options: Any) -> str | None:
 
     Returns:
         None if the library is registered, else one sentence: why not, and what to do.
+
+    Raises:
+        InputError: ``EDGEDEC_LIBRARY`` or ``EDGEDEC_ISA`` asks for what is not there.
     """
     import onnxruntime
 
     refusal = refused(onnxruntime.__version__)
     path = library_path()
     if path is None and os.environ.get("EDGEDEC_LIBRARY"):
-        refusal = f"EDGEDEC_LIBRARY names {os.environ['EDGEDEC_LIBRARY']}, which is no file."
-    elif path is None:
+        raise InputError(
+            f"EDGEDEC_LIBRARY names {os.environ['EDGEDEC_LIBRARY']!r}, which is no file: name the "
+            "library, or unset it."
+        )
+    if path is None:
         refusal = (
             f"edgedec was installed without its operator library {LIBRARY}; with a C++ compiler, "
             f"`{REBUILD}` adds it."
@@ -58,8 +65,11 @@ def register(options: Any) -> str | None:
     elif refusal is None:
         try:
             options.register_custom_ops_library(str(path))
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime's share no other base
-            refusal = f"ONNX Runtime {onnxruntime.__version__} refuses {path}: {_first(error)}"
+        except Exception as error:
+            found = _first(error)
+            if (at := found.find("EDGEDEC_ISA=")) >= 0:
+                raise InputError(f"{found[at:]}.") from error
+            refusal = f"ONNX Runtime {onnxruntime.__version__} refuses {path}: {found}"
     if refusal is not None:
         _warn(refusal)
     return refusal

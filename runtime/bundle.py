@@ -14,8 +14,9 @@ from edgedec.runtime.onnx_file import read_onnx
 
 MAX_OPSET = 24
 HASHED_AT_OPEN = 1 << 22
-"""Files up to this size (64 MiB) are hashed on every opening. Larger weights would make opening
-slow; being only values they cannot break anything, and `verify_files` hashes them."""
+"""Files up to this size (4 MiB) are hashed on every opening. Larger ones are weights: hashing them
+takes longer than a short answer; being only values they cannot break anything, and `verify_files`
+hashes them."""
 MAX_MANIFEST = MAX_GRAPH = 1 << 24
 """Bytes of ``edgedec.json`` and of one graph without its weights; a thousand layers have fewer."""
 

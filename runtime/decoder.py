@@ -85,6 +85,7 @@ class Decoding:
         self._memory = memory
         self.cache = KVCache(io.decoder_layers, rows, io.kv_width)
         self._bound: tuple[Any, ...] | None = None
+        self._picks_last = False
 
     @property
     def rows(self) -> int:

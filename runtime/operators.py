@@ -29,6 +29,10 @@ def _finite(value: Value | None) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
+def _not_negative(value: Value | None) -> bool:
+    return isinstance(value, float) and 0 <= value < math.inf
+
+
 def _splits(value: Value | None) -> bool:
     """Widths of the three outputs: the first always, the others where they are used."""
     return (
@@ -56,7 +60,7 @@ ATTRIBUTES: dict[str, dict[str, Rule]] = {
     "CodebookGather": {"bits": _BITS, "K": _between(1, LARGEST)},
     "DecodeAttention": _ATTENTION,
     "MemoryAttention": _ATTENTION,
-    "AddRMSNorm": {"epsilon": _finite},
+    "AddRMSNorm": {"epsilon": _not_negative},
     "ArgMax": {},
 }
 """Operator -> attribute -> what it may be; all of them must be given."""

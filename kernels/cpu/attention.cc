@@ -152,9 +152,9 @@ class DecodeAttention {
     float* y = context.output<float>(0, query.shape);
     float* keys = context.output<float>(1, past_key.shape);
     float* values = context.output<float>(2, past_value.shape);
-    if (rows == 0 || fresh == 0 || capacity == 0) return;
     append(past_key, key, past_length.data, keys);
     append(past_value, value, past_length.data, values);
+    if (rows == 0 || fresh == 0) return;
     heads_.run(context, rows, longest + fresh, [&](int64_t b) {
       Attention a = heads_.start(query.shape, size);
       a.query = query.data + b * fresh * a.query_stride;
@@ -174,10 +174,10 @@ class DecodeAttention {
                      const int64_t* past_length, float* present) {
     const int64_t rows = past.shape.dims[0], capacity = past.shape.dims[1];
     const int64_t width = past.shape.last(), count = fresh.shape.dims[1];
-    if (present != past.data) {
+    if (present != past.data && past.shape.size() > 0) {
       std::memcpy(present, past.data, sizeof(float) * static_cast<size_t>(past.shape.size()));
     }
-    for (int64_t b = 0; b < rows; ++b) {
+    for (int64_t b = 0; b < rows && count > 0; ++b) {
       std::memcpy(present + (b * capacity + past_length[b]) * width,
                   fresh.data + b * count * width,
                   sizeof(float) * static_cast<size_t>(count * width));

@@ -72,9 +72,9 @@ size_t find(const Routines** out) {
   const bool avx2 = ymm && bit(seven.b, 5) && bit(one.c, 12);  // with FMA
   const bool avx512 = avx2 && zmm && bit(seven.b, 16) && bit(seven.b, 17) && bit(seven.b, 30) &&
                       bit(seven.b, 31) && bit(seven.c, 11);  // F, DQ, BW, VL, VNNI
-  if (avx512 && bit(seven.c, 1)) out[n++] = &avx512vbmi::routines;
+  if (avx512 && bit(seven.c, 1) && !avx512vbmi::routines.emulated) out[n++] = &avx512vbmi::routines;
   if (avx512) out[n++] = &avx512::routines;
-  if (avx2 && bit(more.a, 4)) out[n++] = &avxvnni::routines;
+  if (avx2 && bit(more.a, 4) && !avxvnni::routines.emulated) out[n++] = &avxvnni::routines;
   if (avx2) out[n++] = &avx2::routines;
   out[n++] = &scalar::routines;
   return n;
@@ -118,21 +118,31 @@ const Routines* const* available_routines() {
   return list.entry;
 }
 
-void choose_routines() {
+namespace {
+
+// Empty, or why EDGEDEC_ISA cannot be followed.
+std::string choose() {
   const char* wanted = std::getenv("EDGEDEC_ISA");
   if (!wanted || !*wanted) {
     g_routines = available_routines()[0];
-    return;
+    return {};
   }
   std::string names;
   for (const Routines* const* r = available_routines(); *r; ++r) {
     if (std::string(wanted) == (*r)->name) {
       g_routines = *r;
-      return;
+      return {};
     }
     names += (names.empty() ? "" : ", ") + std::string((*r)->name);
   }
-  throw Error("EDGEDEC_ISA=" + std::string(wanted) + " cannot run here; this machine has: " + names);
+  return "EDGEDEC_ISA=" + std::string(wanted) + " cannot run here; this machine has: " + names;
+}
+
+}  // namespace
+
+void choose_routines() {
+  static const std::string problem = choose();  // once: sessions on other threads read the choice
+  if (!problem.empty()) throw Error(problem);
 }
 
 const Routines& routines() { return *g_routines; }

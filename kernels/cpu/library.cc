@@ -29,11 +29,11 @@ int minor_version(const char* version) {
 OrtStatus* refuse(const OrtApiBase* base) {
   const OrtApi* oldest = base->GetApi(1);
   if (!oldest) return nullptr;
-  g_api = oldest;
   const std::string text = std::string("edgedec's operators run on ONNX Runtime 1.") +
                            std::to_string(kOldest) + " to 1." + std::to_string(kNewest) +
                            ", and this is " + base->GetVersionString();
-  return call<api::CreateStatus>(static_cast<int>(kFail), text.c_str());
+  using Create = api::CreateStatus;
+  return reinterpret_cast<Create::Function>(oldest->function[Create::place])(kFail, text.c_str());
 }
 
 // One domain for all sessions of the process. Sessions refer to it as long as they live, so it is
@@ -62,7 +62,7 @@ extern "C" EDGEDEC_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* option
   const std::lock_guard<std::mutex> lock(mutex);
   const int minor = minor_version(base->GetVersionString());
   if (minor < kOldest || minor > kNewest) return refuse(base);
-  g_api = base->GetApi(kApiVersion);
+  if (!g_api) g_api = base->GetApi(kApiVersion);
   if (!g_api) return refuse(base);
   return guarded("RegisterCustomOps", [&] {
     choose_routines();

@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from tests.kernels.models import Array, make_model, random_matrix, weight_inputs
 
@@ -74,7 +75,11 @@ def product(
     return run(codebook_matmul.OP, inputs, attributes, sum(width > 0 for width in splits), **o)
 
 
-def numbers(*shape: int, seed: int = 0) -> Array:
+def heads_of(heads: int, groups: int, origin: int) -> dict[str, Any]:
+    return {"q_num_heads": heads, "kv_num_heads": groups, "scale": 0.3, "origin": origin}
+
+
+def numbers(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
@@ -172,10 +177,15 @@ HEADS = [(8, 8, 64), (8, 2, 64), (4, 4, 24), (2, 1, 128), (3, 3, 5)]
 
 @pytest.mark.parametrize(("heads", "groups", "size"), HEADS)
 def test_attention_that_appends(heads: int, groups: int, size: int) -> None:
-    attributes = {"q_num_heads": heads, "kv_num_heads": groups, "scale": 0.3, "origin": 1}
+    attributes: dict[str, Any] = {
+        "q_num_heads": heads,
+        "kv_num_heads": groups,
+        "scale": 0.3,
+        "origin": 1,
+    }
     capacity = 70
     for new, past in ((1, [0, 69, 5]), (3, [0, 7, 67]), (20, [50, 0, 3]), (70, [0, 0, 0])):
-        inputs = {
+        inputs: dict[str, Any] = {
             "query": numbers(3, new, heads * size),
             "key": numbers(3, new, groups * size, seed=1),
             "value": numbers(3, new, groups * size, seed=2),
@@ -196,8 +206,13 @@ def test_attention_that_appends(heads: int, groups: int, size: int) -> None:
 
 def test_a_cache_bound_to_its_own_output_is_written_in_place() -> None:
     heads, size, capacity = 4, 64, 16
-    attributes = {"q_num_heads": heads, "kv_num_heads": heads, "scale": 0.3, "origin": 1}
-    inputs = {
+    attributes: dict[str, Any] = {
+        "q_num_heads": heads,
+        "kv_num_heads": heads,
+        "scale": 0.3,
+        "origin": 1,
+    }
+    inputs: dict[str, Any] = {
         "query": numbers(1, 1, heads * size),
         "key": numbers(1, 1, heads * size, seed=1),
         "value": numbers(1, 1, heads * size, seed=2),
@@ -224,8 +239,8 @@ def test_a_cache_bound_to_its_own_output_is_written_in_place() -> None:
 
 @pytest.mark.parametrize("length", [-1, 16, 1 << 62])
 def test_a_cache_without_room(length: int) -> None:
-    attributes = {"q_num_heads": 1, "kv_num_heads": 1, "scale": 1.0, "origin": 0}
-    inputs = {
+    attributes: dict[str, Any] = {"q_num_heads": 1, "kv_num_heads": 1, "scale": 1.0, "origin": 0}
+    inputs: dict[str, Any] = {
         **{name: numbers(1, 1, 8) for name in ("query", "key", "value")},
         **{name: numbers(1, 16, 8) for name in ("past_key", "past_value")},
         "past_length": np.array([length]),
@@ -238,10 +253,15 @@ def test_a_cache_without_room(length: int) -> None:
 @pytest.mark.parametrize(("heads", "groups", "size"), HEADS)
 def test_attention_over_a_memory(heads: int, groups: int, size: int) -> None:
     for new, keys, origin in ((1, 1, 0), (1, 77, 3), (4, 64, 20), (5, 65, 32), (90, 90, 16)):
-        attributes = {"q_num_heads": heads, "kv_num_heads": groups, "scale": 0.3, "origin": origin}
+        attributes: dict[str, Any] = {
+            "q_num_heads": heads,
+            "kv_num_heads": groups,
+            "scale": 0.3,
+            "origin": origin,
+        }
         mask = np.where(numbers(2, 1, 1, keys) > 1, np.float32(-1e9), np.float32(0))
         mask[1] = -1e9  # a row with nothing to see stays finite
-        inputs = {
+        inputs: dict[str, Any] = {
             "query": numbers(2, new, heads * size),
             "key": numbers(2, keys, groups * size, seed=1),
             "value": numbers(2, keys, groups * size, seed=2),
@@ -255,8 +275,8 @@ def test_attention_over_a_memory(heads: int, groups: int, size: int) -> None:
 
 
 def test_attention_on_several_threads() -> None:
-    attributes = {"q_num_heads": 8, "kv_num_heads": 4, "scale": 0.1, "origin": 64}
-    inputs = {
+    attributes: dict[str, Any] = {"q_num_heads": 8, "kv_num_heads": 4, "scale": 0.1, "origin": 64}
+    inputs: dict[str, Any] = {
         "query": numbers(2, 70, 512),
         "key": numbers(2, 200, 256, seed=1),
         "value": numbers(2, 200, 256, seed=2),
@@ -269,7 +289,7 @@ def test_attention_on_several_threads() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 512), (3, 7), (200, 512), (2, 0, 8)])
 def test_a_sum_and_its_norm(shape: tuple[int, ...]) -> None:
-    inputs = {
+    inputs: dict[str, Any] = {
         "X": numbers(*shape),
         "delta": numbers(*shape, seed=1),
         "scale": numbers(shape[-1], seed=2),
@@ -281,7 +301,7 @@ def test_a_sum_and_its_norm(shape: tuple[int, ...]) -> None:
 
 
 def test_the_first_of_the_largest() -> None:
-    x = np.round(numbers(20, 3, 100))  # with many equal ones
+    x: NDArray[np.float32] = np.round(numbers(20, 3, 100))  # with many equal ones
     np.testing.assert_array_equal(run(arg_max.OP, {"X": x}, {}, 1)[0], arg_max.reference(x))
     for size in (1, 15, 16, 17):
         x = -np.abs(numbers(4, size))

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
+from edgedec.errors import InputError
 from edgedec.kernels import library
 from edgedec.kernels.cpu.build import LIBRARY
 
@@ -69,13 +70,19 @@ def test_a_missing_library_is_one_warning(
 
 def test_a_named_file_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEDEC_LIBRARY", str(tmp_path / "none.so"))
-    refusal = library.register(Options())
-    assert refusal == f"EDGEDEC_LIBRARY names {tmp_path / 'none.so'}, which is no file."
+    with pytest.raises(InputError, match="none.so', which is no file"):
+        library.register(Options())
 
 
 def test_a_refused_library_is_one_sentence(compiled: Path) -> None:
-    refusal = library.register(Options("EDGEDEC_ISA=mmx cannot run here\nand a stack of calls"))
-    assert refusal == f"ONNX Runtime 1.31.1 refuses {compiled}: EDGEDEC_ISA=mmx cannot run here"
+    refusal = library.register(Options("wrong architecture\nand a stack of calls"))
+    assert refusal == f"ONNX Runtime 1.31.1 refuses {compiled}: wrong architecture"
+
+
+@pytest.mark.usefixtures("compiled")
+def test_an_instruction_set_that_was_asked_for_and_is_not_there() -> None:
+    with pytest.raises(InputError, match=r"^EDGEDEC_ISA=mmx cannot run here; there is: scalar\.$"):
+        library.register(Options("2 : edgedec: EDGEDEC_ISA=mmx cannot run here; there is: scalar"))
 
 
 @pytest.mark.parametrize("version", ["1.24.0", "1.31.9", "1.30.0+cpu"])

@@ -74,6 +74,7 @@ struct Attention {
 
 struct Routines {
   const char* name;
+  bool emulated;  // its compiler did not know the instructions: right, and very slow
 
   // Rounds rows of x [rows][columns] to int8 [rows][padded], with a scale and a sum per block.
   void (*quantize)(const float* x, int64_t rows, int64_t columns, int64_t padded,
@@ -102,10 +103,10 @@ struct Routines {
 // Queries above this many go through copies of keys and values.
 constexpr int64_t kFewQueries = 4;
 
-inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+static inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 // Floats of scratch that attention of so many heads over so many positions needs.
-inline int64_t attention_scratch(int64_t heads, int64_t queries, int64_t positions, int64_t size) {
+static inline int64_t attention_scratch(int64_t heads, int64_t queries, int64_t positions, int64_t size) {
   const int64_t line = round_up(positions, 64);
   return queries > kFewQueries ? line * (2 * size + 8) : heads * (256 + line);
 }

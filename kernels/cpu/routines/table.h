@@ -10,8 +10,8 @@ namespace edgedec {
 namespace EDGEDEC_ISA {
 
 extern const Routines routines;
-const Routines routines = {EDGEDEC_ISA_NAME, quantize, direct,   panel, floats,
-                           attention,        add_norm, argmax};
+const Routines routines = {EDGEDEC_ISA_NAME, kEmulated, quantize, direct,   panel,
+                           floats,           attention, add_norm, argmax};
 
 }  // namespace EDGEDEC_ISA
 }  // namespace edgedec

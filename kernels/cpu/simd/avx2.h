@@ -185,11 +185,13 @@ EDGEDEC_INLINE Four four(const int8_t* p) {
 
 #if defined(EDGEDEC_AVXVNNI)
 constexpr int kOffset8 = 128;
-#if defined(__AVXVNNI__)
+#if defined(__AVXVNNI__) || (defined(_MSC_VER) && !defined(__clang__))
+constexpr bool kEmulated = false;
 EDGEDEC_INLINE __m256i dot_bytes(__m256i acc, __m256i w, __m256i x) {
   return _mm256_dpbusd_avx_epi32(acc, w, x);
 }
 #else  // the same in plain C++, so that this file's logic can be tested on machines without it
+constexpr bool kEmulated = true;
 EDGEDEC_INLINE __m256i dot_bytes(__m256i acc, __m256i w, __m256i x) {
   alignas(32) int32_t a[8];
   alignas(32) uint8_t u[32];
@@ -206,6 +208,7 @@ EDGEDEC_INLINE I32 dot7(I32 acc, Bytes w, Four x) {
 }
 EDGEDEC_INLINE I32 dot8(I32 acc, Bytes w, Four x) { return dot7(acc, w, x); }
 #else
+constexpr bool kEmulated = false;
 constexpr int kOffset8 = 0;
 // Two products of at most 127 * 127 fit into the 16 bits that they are added in.
 EDGEDEC_INLINE __m256i dot_bytes(__m256i acc, __m256i w, __m256i x) {

@@ -132,11 +132,13 @@ EDGEDEC_INLINE Table table(const uint8_t* p) {
   return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
 #if defined(EDGEDEC_VBMI)
-#if defined(__AVX512VBMI__)
+#if defined(__AVX512VBMI__) || (defined(_MSC_VER) && !defined(__clang__))
+constexpr bool kEmulated = false;
 EDGEDEC_INLINE __m512i permute_bytes(__m512i index, __m512i table) {
   return _mm512_permutexvar_epi8(index, table);
 }
 #else  // the same in plain C++, so that this file's logic can be tested on machines without it
+constexpr bool kEmulated = true;
 EDGEDEC_INLINE __m512i permute_bytes(__m512i index, __m512i table) {
   alignas(64) uint8_t i[64], t[64];
   _mm512_store_si512(i, index);
@@ -148,6 +150,7 @@ EDGEDEC_INLINE __m512i permute_bytes(__m512i index, __m512i table) {
 EDGEDEC_INLINE Bytes code(Bytes a) { return a; }
 EDGEDEC_INLINE Bytes lookup(Table t, Bytes a) { return {permute_bytes(a.v, t.v)}; }
 #else
+constexpr bool kEmulated = false;
 EDGEDEC_INLINE Bytes code(Bytes a) { return mask<15>(a); }
 EDGEDEC_INLINE Bytes lookup(Table t, Bytes a) { return {_mm512_shuffle_epi8(t.v, a.v)}; }
 #endif

@@ -8,6 +8,7 @@
 namespace edgedec {
 namespace EDGEDEC_ISA {
 
+constexpr bool kEmulated = false;
 constexpr int kOffset7 = 0;
 constexpr int kOffset8 = 0;
 constexpr int kDirectBlocks = 2;
