@@ -70,7 +70,7 @@ def test_a_missing_library_is_one_warning(
 
 def test_a_named_file_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEDEC_LIBRARY", str(tmp_path / "none.so"))
-    with pytest.raises(InputError, match="none.so', which is no file"):
+    with pytest.raises(InputError, match=r"none\.so', which is no file"):
         library.register(Options())
 
 
