@@ -58,6 +58,18 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def hide_library(patch: pytest.MonkeyPatch) -> None:
+    """Make it as if edgedec had been installed without its operator library."""
+    patch.setattr("edgedec.kernels.library.LIBRARY", "none.so")
+    patch.delenv("EDGEDEC_LIBRARY", raising=False)
+
+
+@pytest.fixture
+def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Function bodies run edgedec's operators."""
+    hide_library(monkeypatch)
+
+
 @pytest.fixture(autouse=True)
 def logger() -> Iterator[logging.Logger]:
     """The logger that `-v`, `-q` and every run of the command line change; restored afterwards."""

@@ -41,12 +41,10 @@ def bundle(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(params=[True, False] if HAS_LIBRARY else [False])
-def library(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> bool:
+def library(request: pytest.FixtureRequest) -> bool:
     """Whether our operators run by the library; otherwise their function bodies do."""
     if not request.param:
-        monkeypatch.setenv("EDGEDEC_LIBRARY", str(tmp_path / "none.so"))
+        request.getfixturevalue("no_library")
     return bool(request.param)
 
 
@@ -189,7 +187,7 @@ def answers(bundle: Path, **options: Any) -> list[list[int]]:
 
 
 def test_every_way_to_run_agrees(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Fused and standard attention, one graph and several, by the library and by function bodies.
 
@@ -203,8 +201,9 @@ def test_every_way_to_run_agrees(
     ]
     expected = [answers(bundles[0], num_beams=beams) for beams in (1, 4)]
     assert len({token for row in expected[0] for token in row}) > 3
-    for path in ("", str(tmp_path / "none.so")):
-        monkeypatch.setenv("EDGEDEC_LIBRARY", path)
+    for hide in (False, True):
+        if hide:
+            request.getfixturevalue("no_library")
         for bundle in bundles:
             assert [answers(bundle, num_beams=beams) for beams in (1, 4)] == expected
 

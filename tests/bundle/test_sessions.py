@@ -74,14 +74,10 @@ def test_the_library_goes_to_graphs_that_use_it(
     assert len(registered) == 2
 
 
+@pytest.mark.usefixtures("no_library")
 def test_a_missing_library_is_one_warning(
-    exported: Path,
-    coded: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    exported: Path, coded: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("EDGEDEC_LIBRARY", str(tmp_path / "none.so"))
     library._warn.cache_clear()
     with caplog.at_level("WARNING", "edgedec"):
         edgedec.load(exported, threads=1)

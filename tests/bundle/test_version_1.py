@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import hide_library
 
 import edgedec
 from edgedec.runtime.bundle import open_bundle, verify_files
@@ -36,7 +37,7 @@ def bundle(request: pytest.FixtureRequest, data: Path) -> Iterator[Path]:
     name, without_library = WAYS[request.param]
     with pytest.MonkeyPatch.context() as patch:
         if without_library:
-            patch.setenv("EDGEDEC_LIBRARY", str(data / "none.so"))
+            hide_library(patch)
         yield data / name
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -52,14 +54,32 @@ def test_the_best_that_the_library_has(invoke: Invoke) -> None:
     assert any(line.split() == ["CodebookMatMul", "kernel", best] for line in text.splitlines())
 
 
+def elsewhere(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own: the library chooses once in each."""
+    command = [sys.executable, "-m", "edgedec", "devices", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
 @needs_library
-def test_a_slower_one_that_was_asked_for(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slower_one_that_was_asked_for(invoke: Invoke) -> None:
     best = report(invoke)["instruction_sets"][0]
-    monkeypatch.setenv("EDGEDEC_ISA", "scalar")
-    for operator in report(invoke)["operators"]:
+    (found,) = json.loads(elsewhere("--json", EDGEDEC_ISA="scalar").stdout)
+    for operator in found["operators"]:
         assert (operator["runs_as"], operator["instruction_set"]) == ("kernel", "scalar")
         if best != "scalar":
             assert operator["reason"] == f"{best} would be faster; EDGEDEC_ISA asks for scalar."
+
+
+@needs_library
+@pytest.mark.parametrize("wish", [{"EDGEDEC_ISA": "altivec"}, {"EDGEDEC_LIBRARY": "/none.so"}])
+def test_a_wish_that_cannot_be_met(wish: dict[str, str]) -> None:
+    done = elsewhere(**wish)
+    assert (done.returncode, done.stdout) == (2, "")
+    ((name, value),) = wish.items()
+    assert done.stderr.startswith(f"Error: {name}")
+    assert value in done.stderr
 
 
 def test_a_processor_without_any(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,24 +92,15 @@ def test_a_processor_without_any(invoke: Invoke, monkeypatch: pytest.MonkeyPatch
     assert operator["reason"].startswith("this processor has no instruction set")
 
 
-@needs_library
-def test_one_that_is_not_here(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEDEC_ISA", "altivec")
-    found = report(invoke)
-    assert found["library"] is None
-    assert {o["runs_as"] for o in found["operators"]} == {"function body"}
-    assert "altivec" in found["operators"][0]["reason"]
-
-
-def test_no_library(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("EDGEDEC_LIBRARY", str(tmp_path / "none.so"))
+@pytest.mark.usefixtures("no_library")
+def test_no_library(invoke: Invoke) -> None:
     found = report(invoke)
     assert (found["available"], found["library"]) == (True, None)
     assert found["instruction_sets"] == []
     for operator in found["operators"]:
         assert (operator["runs_as"], operator["instruction_set"]) == ("function body", None)
-        assert "none.so, which is no file" in operator["reason"]
+        assert "installed without its operator library" in operator["reason"]
     text = invoke("devices").stdout
-    assert text.count("none.so, which is no file") == 1
+    assert text.count("without its operator library") == 1
     assert "CodebookMatMul   function body\n" in text
     assert all(line == line.rstrip() for line in text.splitlines())

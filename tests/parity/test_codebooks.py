@@ -102,15 +102,10 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(params=WAYS)
-def way(
-    request: pytest.FixtureRequest,
-    subject: Subject,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> Subject:
+def way(request: pytest.FixtureRequest, subject: Subject) -> Subject:
     """The subject, whose sessions open in one of the ways to run our operators."""
     if request.param != "library":
-        monkeypatch.setenv("EDGEDEC_LIBRARY", str(tmp_path / "none.so"))
+        request.getfixturevalue("no_library")
     subject.generators.clear()
     return subject
 
