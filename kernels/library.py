@@ -9,15 +9,19 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from edgedec.errors import InputError
-from edgedec.kernels.cpu.build import LIBRARY
 
 OLDEST, NEWEST = (1, 24), (1, 31)
 """The versions of ONNX Runtime whose interface the library was written for and tested with."""
 
+LIBRARY = {"darwin": "libedgedec_ops.dylib", "win32": "edgedec_ops.dll"}.get(
+    sys.platform, "libedgedec_ops.so"
+)
+"""As in `edgedec.kernels.cpu.build`, which takes longer to import than there is time for here."""
 REBUILD = "python -m edgedec.kernels.cpu.build"
 
 logger = logging.getLogger("edgedec")

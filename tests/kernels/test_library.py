@@ -12,6 +12,7 @@ import pytest
 
 from edgedec.errors import InputError
 from edgedec.kernels import library
+from edgedec.kernels.cpu import build
 from edgedec.kernels.cpu.build import LIBRARY
 
 
@@ -66,6 +67,10 @@ def test_a_missing_library_is_one_warning(
     (record,) = caplog.records
     assert record.name == "edgedec"
     assert refusal in record.getMessage()
+
+
+def test_the_builder_means_the_same_file() -> None:
+    assert library.LIBRARY == build.LIBRARY
 
 
 def test_a_named_file_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
