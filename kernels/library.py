@@ -50,18 +50,15 @@ def register(options: Any) -> str | None:
         None if the library is registered, else one sentence: why not, and what to do.
 
     Raises:
-        InputError: ``EDGEDEC_LIBRARY`` or ``EDGEDEC_ISA`` asks for what is not there.
+        InputError: ``EDGEDEC_ISA`` asks for an instruction set that is not there.
     """
     import onnxruntime
 
     refusal = refused(onnxruntime.__version__)
     path = library_path()
     if path is None and os.environ.get("EDGEDEC_LIBRARY"):
-        raise InputError(
-            f"EDGEDEC_LIBRARY names {os.environ['EDGEDEC_LIBRARY']!r}, which is no file: name the "
-            "library, or unset it."
-        )
-    if path is None:
+        refusal = f"EDGEDEC_LIBRARY names {os.environ['EDGEDEC_LIBRARY']}, which is no file."
+    elif path is None:
         refusal = (
             f"edgedec was installed without its operator library {LIBRARY}; with a C++ compiler, "
             f"`{REBUILD}` adds it."

@@ -73,13 +73,10 @@ def test_a_slower_one_that_was_asked_for(invoke: Invoke) -> None:
 
 
 @needs_library
-@pytest.mark.parametrize("wish", [{"EDGEDEC_ISA": "altivec"}, {"EDGEDEC_LIBRARY": "/none.so"}])
-def test_a_wish_that_cannot_be_met(wish: dict[str, str]) -> None:
-    done = elsewhere(**wish)
+def test_a_wish_that_cannot_be_met() -> None:
+    done = elsewhere(EDGEDEC_ISA="altivec")
     assert (done.returncode, done.stdout) == (2, "")
-    ((name, value),) = wish.items()
-    assert done.stderr.startswith(f"Error: {name}")
-    assert value in done.stderr
+    assert done.stderr.startswith("Error: EDGEDEC_ISA=altivec cannot run here; this machine has: ")
 
 
 def test_a_processor_without_any(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
