@@ -30,7 +30,6 @@ class KVCache:
         self._width = width
         self.capacity = 0
         self.lengths: NDArray[np.int64] = np.zeros((layers, rows), np.int64)
-        self._longest = 0  # of all lengths; kept, because a step is short and NumPy's calls are not
         self._buffers: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
         self._grow(VIEW)
 
@@ -45,7 +44,7 @@ class KVCache:
         Returns:
             How many positions (at most ``capacity``) to show the graphs for that.
         """
-        needed = self._longest + new
+        needed = int(self.lengths.max(initial=0)) + new
         if needed > self.capacity:
             self._grow(max(needed, 2 * self.capacity))
         return min(-(-needed // VIEW) * VIEW, self.capacity) if self.rows == 1 else self.capacity
@@ -58,19 +57,16 @@ class KVCache:
     def advance(self, layers: range, counts: NDArray[np.int64] | int) -> None:
         """Note that the graphs wrote ``counts`` (or ``[rows]``) positions to these layers."""
         self.lengths[layers.start : layers.stop] += counts
-        # Layers that run together are as long as each other.
-        self._longest = max(self._longest, *self.lengths[layers.start].tolist())
 
     def crop(self, length: int) -> None:
         """Forget every position from ``length`` on (rejected drafts)."""
         np.minimum(self.lengths, length, out=self.lengths)
-        self._longest = min(self._longest, length)
 
     def reorder(self, parents: NDArray[np.int64]) -> None:
         """Let row r continue row ``parents[r]`` (beam search); copies live positions only."""
         if np.array_equal(parents, np.arange(self.rows)):
             return
-        live = self._longest
+        live = int(self.lengths.max(initial=0))
         for pair in self._buffers:
             for buffer in pair:
                 buffer[:, :live] = buffer[parents, :live]

@@ -85,7 +85,6 @@ class Decoding:
         self._memory = memory
         self.cache = KVCache(io.decoder_layers, rows, io.kv_width)
         self._bound: tuple[Any, ...] | None = None
-        self._picks_last = False
 
     @property
     def rows(self) -> int:
@@ -124,9 +123,7 @@ class Decoding:
             self._bound = shape
             self._decoder.bound_to = self
         self._tokens[:] = tokens
-        if counts is not None or not self._picks_last:
-            self._picked[:, 0] = new - 1 if counts is None else np.maximum(counts - 1, 0)
-            self._picks_last = counts is None
+        self._picked[:, 0] = new - 1 if counts is None else np.maximum(counts - 1, 0)
         for index in plan.stages:
             stage, session = self._stages[index]
             # Read by pointer: where each row's new tokens go in this stage's caches.
@@ -147,8 +144,7 @@ class Decoding:
         """Bind every buffer of a step of this shape; steps of the same shape only run."""
         io = self._decoder.interface
         self._tokens = np.zeros((rows, new), np.int64)
-        self._picked = np.full((rows, 1), new - 1, np.int64)
-        self._picks_last = True
+        self._picked = np.zeros((rows, 1), np.int64)
         self._steps = np.arange(new)
         self._past_lengths = {index: np.zeros(rows, np.int64) for index in plan.stages}
         self._positions = {

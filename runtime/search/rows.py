@@ -112,14 +112,12 @@ class RowSearch:
 
     def _choose(self, next_token: Tokens | None, logits: Scores | None, step: int) -> Tokens:
         forced = None if self._forced is None else self._forced.at(step)
-        if forced is None and next_token is not None and not self.needs_logits:
-            return next_token.copy()  # the next decoder run overwrites it
         running = ~self._finished
         free = running if forced is None else running & (forced == ABSENT)
-        if not free.any() and forced is not None:
-            return forced
         if next_token is not None and not self.needs_logits:
-            chosen = next_token
+            chosen = next_token.copy()  # the next decoder run overwrites it
+        elif forced is not None and not free.any():
+            return forced
         else:
             assert logits is not None
             chosen = self._pick(self._edited(logits, step), free)
