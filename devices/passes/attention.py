@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgedec.devices.passes.change import add_initializer, take_over
 from edgedec.devices.passes.match import (
     attribute,
     integer,
     is_constant,
     may_agree,
     producer,
-    replace,
     table,
 )
 from edgedec.kernels.operator import DOMAIN
@@ -50,7 +50,7 @@ def fuse_attention(graph: ir.Graph) -> None:
         elif (remembered := _remembered(node)) is not None:
             mask, bias = remembered
             if bias is None:
-                none = none or _no_bias(graph)
+                none = none or add_initializer(graph, "no_bias", np.zeros((1, 1), np.float32))
                 bias = _Bias(none, 0)
             _memory_attention(graph, node, mask, bias)
 
@@ -212,24 +212,10 @@ def _counts(value: ir.Value | None, like: ir.Value | None) -> bool:
     )
 
 
-def _no_bias(graph: ir.Graph) -> ir.Value:
-    """A table that adds nothing."""
-    name = "no_bias"
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape([1, 1]),
-        type=ir.TensorType(ir.DataType.FLOAT),
-        const_value=ir.tensor(np.zeros((1, 1), np.float32), name=name),
-    )
-    graph.register_initializer(value)
-    return value
-
-
 def _memory_attention(graph: ir.Graph, node: ir.Node, mask: ir.Value, bias: _Bias) -> None:
     inputs = [*node.inputs[:3], mask, bias.table]
     made = _node(node, "MemoryAttention", inputs, 1, bias.origin)
-    graph.insert_before(node, made)
-    _take_over(graph, node, made)
+    take_over(graph, made, [node], node)
 
 
 def _decode_attention(
@@ -245,12 +231,7 @@ def _decode_attention(
         bias.table,
     ]
     made = _node(node, "DecodeAttention", inputs, 3, bias.origin)
-    graph.insert_before(node, made)
-    for write, output in zip((key, value), made.outputs[1:], strict=True):
-        output.name = write.outputs[0].name
-        replace(graph, write.outputs[0], output)
-    _take_over(graph, node, made)
-    graph.remove([key, value], safe=True)
+    take_over(graph, made, [node, key, value], node)
 
 
 def _node(
@@ -259,10 +240,3 @@ def _node(
     kept = {name: item for name, item in node.attributes.items() if name in UNDERSTOOD}
     attributes = [*kept.values(), ir.AttrInt64("origin", origin)]
     return ir.Node(DOMAIN, op_type, inputs, attributes, num_outputs=outputs, name=node.name)
-
-
-def _take_over(graph: ir.Graph, node: ir.Node, made: ir.Node) -> None:
-    """Put a node's first output in the place of another node, which goes."""
-    made.outputs[0].name = node.outputs[0].name
-    replace(graph, node.outputs[0], made.outputs[0])
-    graph.remove(node, safe=True)

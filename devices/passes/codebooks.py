@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from edgedec.devices.matrices import PackedMatrix, Quantize
+from edgedec.devices.passes.change import add_initializer, replace
 from edgedec.devices.passes.embedding import Embedding, find_embeddings
 from edgedec.devices.passes.fuse import MOST, group_linears, group_name
 from edgedec.devices.passes.linear import Linear, find_linears
-from edgedec.devices.passes.match import constant, replace
+from edgedec.devices.passes.match import constant
 from edgedec.kernels.codebook_matmul import Compute
 from edgedec.kernels.operator import DOMAIN
 from edgedec.kernels.packing import Packed, concatenate, pack
@@ -144,14 +144,14 @@ class _Writer:
     def _weights(self, name: str, packed: Packed) -> list[ir.Value]:
         """The inputs that hold a matrix; nodes that share it share them."""
         if id(packed) not in self._inputs:
-            codes = self._initializer(f"{name}.codes", packed.weight)
+            codes = add_initializer(self._graph, f"{name}.codes", packed.weight)
             # What `parameters` in the manifest counts: weights, however they are stored.
             codes.meta["parameters"] = packed.rows * packed.columns
             self._inputs[id(packed)] = [
                 codes,
-                self._initializer(f"{name}.levels", packed.levels),
-                self._initializer(f"{name}.row_scale", packed.row_scale),
-                self._initializer(f"{name}.group_of_block", packed.group_of_block),
+                add_initializer(self._graph, f"{name}.levels", packed.levels),
+                add_initializer(self._graph, f"{name}.row_scale", packed.row_scale),
+                add_initializer(self._graph, f"{name}.group_of_block", packed.group_of_block),
             ]
             self._inputs[id(packed)][2].meta["parameters"] = 0
         return self._inputs[id(packed)][:4]
@@ -163,7 +163,7 @@ class _Writer:
         if len(shared) == 4:
             order = packed.row_order
             rows = np.arange(packed.rows, dtype=np.int32) if order is None else order
-            shared.append(self._initializer(f"{name}.row_order", rows))
+            shared.append(add_initializer(self._graph, f"{name}.row_order", rows))
         return shared[4:]
 
     def _bias(self, name: str, group: Sequence[Linear]) -> ir.Value | None:
@@ -176,15 +176,4 @@ class _Writer:
             else found.ravel()
             for linear in group
         ]
-        return self._initializer(f"{name}.added", np.concatenate(values))
-
-    def _initializer(self, name: str, values: NDArray[np.generic]) -> ir.Value:
-        tensor = ir.tensor(values, name=name)
-        value = ir.Value(
-            name=name,
-            shape=ir.Shape(values.shape),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
-        self._graph.register_initializer(value)
-        return value
+        return add_initializer(self._graph, f"{name}.added", np.concatenate(values))

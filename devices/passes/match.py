@@ -71,14 +71,3 @@ def table(value: ir.Value | None) -> NDArray[np.float32] | None:
     """A constant float32 matrix; None if the value is something else."""
     found = constant(value)
     return found if found is not None and found.dtype == np.float32 and found.ndim == 2 else None
-
-
-def replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """Let everything that reads ``old`` read ``new``, and let it take a graph output's place."""
-    new.type, new.shape = old.type, old.shape
-    for i, output in enumerate(graph.outputs):
-        if output is old:
-            new.name, old.name = old.name, f"{old.name}.replaced"
-            graph.outputs[i] = new
-    for use in list(old.uses()):
-        use.node.replace_input_with(use.idx, new)

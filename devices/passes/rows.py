@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgedec.devices.passes.match import attribute, axis, constant, producer, replace
+from edgedec.devices.passes.change import take_over
+from edgedec.devices.passes.match import attribute, axis, constant, producer
 from edgedec.kernels.operator import DOMAIN
 
 
@@ -30,11 +31,7 @@ def fuse_norms(graph: ir.Graph) -> None:
             name=node.name,
         )
         # Where the sum was, because the block that follows adds to it.
-        graph.insert_before(total, made)
-        for old, new in zip((node, total), made.outputs, strict=True):
-            new.name = old.outputs[0].name
-            replace(graph, old.outputs[0], new)
-        graph.remove([node, total], safe=True)
+        take_over(graph, made, [node, total], total)
 
 
 def fuse_choices(graph: ir.Graph) -> None:
@@ -43,10 +40,7 @@ def fuse_choices(graph: ir.Graph) -> None:
         if (node.domain, node.op_type) != ("", "ArgMax") or not _takes_first_of_last(node):
             continue
         made = ir.Node(DOMAIN, "ArgMax", node.inputs, [], num_outputs=1, name=node.name)
-        made.outputs[0].name = node.outputs[0].name
-        graph.insert_before(node, made)
-        replace(graph, node.outputs[0], made.outputs[0])
-        graph.remove(node, safe=True)
+        take_over(graph, made, [node], node)
 
 
 def _adds_rows(total: ir.Node, norm: ir.Node) -> bool:
