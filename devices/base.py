@@ -13,9 +13,10 @@ from edgedec.runtime.session import Session
 if TYPE_CHECKING:  # opening a bundle needs none of it
     import onnx_ir as ir
 
-    from edgedec.devices.matrices import PackedMatrix, Quantize
+    from edgedec.devices.matrices import PackedMatrix
     from edgedec.devices.report import DeviceReport
     from edgedec.kernels.codebook_matmul import Compute
+    from edgedec.quantize.matrices import Quantize
 
 
 class Device(Protocol):

@@ -16,9 +16,10 @@ from edgedec.runtime.session import Session, first_line
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgedec.devices.matrices import PackedMatrix, Quantize
+    from edgedec.devices.matrices import PackedMatrix
     from edgedec.devices.report import DeviceReport
     from edgedec.kernels.codebook_matmul import Compute
+    from edgedec.quantize.matrices import Quantize
 
 MAX_DEFAULT_THREADS = 4
 """Decoding one sequence is bound by memory: more threads than this rarely help and often hurt."""

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 
-from edgedec.devices.matrices import PackedMatrix, Quantize
+from edgedec.devices.matrices import PackedMatrix
 from edgedec.devices.passes.attention import fuse_attention
 from edgedec.devices.passes.codebooks import Packer, use_codebooks
 from edgedec.devices.passes.rows import fuse_choices, fuse_norms
 from edgedec.kernels.codebook_matmul import Compute
 from edgedec.kernels.functions import function
 from edgedec.kernels.operator import DOMAIN, VERSION
+from edgedec.quantize.matrices import Quantize
 
 
 def lower_graphs(

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgedec.devices.base import Device
-from edgedec.devices.matrices import Matrix, PackedMatrix
+from edgedec.devices.matrices import PackedMatrix
 from edgedec.errors import CheckpointError
 from edgedec.export.bundle import Progress
 from edgedec.export.route import Array, Coded, CodedMatrix
@@ -28,6 +28,7 @@ from edgedec.kernels.codebook_matmul import (
 from edgedec.kernels.operator import DOMAIN
 from edgedec.kernels.packing import Packed
 from edgedec.quantize.codebook import CodebookTensor
+from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.scheme import SCHEMES, Scheme, quantize
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.manifest import CodebookMatrix, CodebookPart, Codebooks, Rounding

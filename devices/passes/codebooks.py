@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgedec.devices.matrices import PackedMatrix, Quantize
+from edgedec.devices.matrices import PackedMatrix
 from edgedec.devices.passes.change import add_initializer, replace
 from edgedec.devices.passes.embedding import Embedding, find_embeddings
 from edgedec.devices.passes.fuse import MOST, group_linears, group_name
@@ -18,6 +18,7 @@ from edgedec.kernels.codebook_matmul import Compute
 from edgedec.kernels.operator import DOMAIN
 from edgedec.kernels.packing import Packed, concatenate, pack
 from edgedec.quantize.codebook import CodebookTensor
+from edgedec.quantize.matrices import Quantize
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgedec.devices.matrices import Matrix
 from edgedec.devices.passes.match import attribute
+from edgedec.quantize.matrices import Matrix
 
 LEAST_COLUMNS = 8
 TOKENS = "input_ids"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgedec.devices.matrices import Matrix, Role
 from edgedec.devices.passes.match import (
     attribute,
     axis,
@@ -17,6 +16,7 @@ from edgedec.devices.passes.match import (
     only_user,
     producer,
 )
+from edgedec.quantize.matrices import Matrix, Role
 
 LEAST = 8
 """Matrices with fewer rows or columns are left as they are: they weigh nothing."""

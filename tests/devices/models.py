@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgedec.devices.lowering import lower_graphs
-from edgedec.devices.matrices import Matrix, PackedMatrix
+from edgedec.devices.matrices import PackedMatrix
 from edgedec.kernels.codebook_matmul import Compute
 from edgedec.kernels.library import library_path, refused, register
 from edgedec.kernels.operator import DOMAIN
 from edgedec.quantize.codebook import CodebookTensor
+from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.nearest import round_to_nearest
 
 Array = NDArray[Any]

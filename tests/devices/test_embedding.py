@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.devices.models import graph, lower, lowered_like, nodes, operators
 
-from edgedec.devices.matrices import Matrix
 from edgedec.quantize.codebook import CodebookTensor
+from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.nearest import round_to_nearest
 from edgedec.quantize.scheme import SCHEMES, quantize
 

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from tests.devices.models import graph, lower, lowered_like, nodes, operators
 
-from edgedec.devices.matrices import Matrix
 from edgedec.quantize.codebook import CodebookTensor
+from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.nearest import round_to_nearest
 from edgedec.quantize.scheme import SCHEMES, quantize
 
