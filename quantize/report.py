@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -286,7 +287,7 @@ def matrix_report(
         seconds: that it took.
     """
     tensor, trace = quantized.tensor, quantized.trace
-    weights = matrix.rows * matrix.columns
+    size = quantized.bits_per_weight * matrix.rows * matrix.columns / 8
     return MatrixReport(
         name=matrix.name,
         role=matrix.role,
@@ -294,7 +295,7 @@ def matrix_report(
         columns=matrix.columns,
         bits=bits,
         method=method,
-        bytes=-int(-quantized.bits_per_weight * weights // 8),
+        bytes=math.ceil(round(size, 2)),  # whole but for what division has lost
         output_error=output_error,
         objective_start=trace[0] if trace else None,
         objective_end=trace[-1] if trace else None,
