@@ -1,0 +1,161 @@
+"""Codebooks, row scales and codes learned together for the smallest error of outputs.
+
+After JLCM (arXiv 2309.17361): groups of rows with a codebook each, levels and codes fitted jointly
+on what a layer computes from calibration inputs. With damped second moments H of the inputs, the
+objective of a matrix W is tr((W' - W) H (W' - W)^T). From a k-means start, codes are chosen with
+error feedback; then rounds of least-squares levels, least-squares row scales, rounding levels to
+the integers that kernels hold, and coordinate descent over codes. The best state of each group is
+kept, and groups share nothing but H, so no group ends above its start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from edgedec.quantize.codebook import CodebookTensor
+from edgedec.quantize.damping import Curvature, curvature, damped
+from edgedec.quantize.descent import descend
+from edgedec.quantize.fit import Fit
+from edgedec.quantize.grouping import Groups, contiguous
+from edgedec.quantize.kmeans import check_matrix
+from edgedec.quantize.method import Array, Quantized, Settings
+from edgedec.quantize.pool import Pool
+from edgedec.quantize.refit import refit_levels, refit_scales, round_levels
+from edgedec.quantize.size import stored_bits
+from edgedec.quantize.start import feed_back, start
+from edgedec.quantize.statistics import Statistics
+from edgedec.quantize.target import corrected
+
+MOST = 1 << 22
+"""Weights fitted at a time: matrices of one call are stacked up to here."""
+SETTLED = 1e-3
+"""Rounds end when no group's objective falls by more than this part of it."""
+
+
+def jlcm(
+    weights: Sequence[Array],
+    statistics: Statistics,
+    bits: int,
+    settings: Settings,
+    pool: Pool,
+) -> list[Quantized]:
+    """Quantize matrices ``[N, K]`` that have the same inputs.
+
+    Where the inputs have drifted, the target is what makes up for that (`target.corrected`).
+
+    Args:
+        weights: float32 matrices, with the same K.
+        statistics: of their inputs.
+        bits: 2, 3 or 4.
+        settings: of `Settings`, all but what only other methods use.
+        pool: threads; their number does not change the result.
+
+    Raises:
+        ValueError: other bits; a matrix that is empty, holds NaN, infinity or weights above 1e30;
+            statistics of other shape or that are not finite.
+    """
+    if bits not in (2, 3, 4):
+        raise ValueError(f"codebooks have codes of 2, 3 or 4 bits, not {bits}")
+    if settings.groups < 1:
+        raise ValueError(f"{settings.groups} codebooks are too few")
+    hessian = damped(statistics.inputs, settings.damping)
+    for weight in weights:
+        check_matrix(weight)
+        if weight.shape[1] != len(hessian):
+            raise ValueError(
+                f"a matrix of shape {list(weight.shape)} does not take {len(hessian)} inputs"
+            )
+    if statistics.drift is not None:
+        weights = corrected(weights, statistics.drift, hessian, pool)
+    bend = curvature(hessian)
+    results: list[Quantized] = []
+    for stack in _stacks(weights):
+        results += _quantize(stack, bend, bits, settings, pool)
+    return results
+
+
+def _stacks(weights: Sequence[Array]) -> Iterator[list[Array]]:
+    """Runs of matrices with about `MOST` weights together, at least one."""
+    stack: list[Array] = []
+    for weight in weights:
+        if stack and sum(w.size for w in stack) + weight.size > MOST:
+            yield stack
+            stack = []
+        stack.append(weight)
+    if stack:
+        yield stack
+
+
+def _quantize(
+    stack: list[Array], bend: Curvature, bits: int, settings: Settings, pool: Pool
+) -> list[Quantized]:
+    groups = [contiguous(len(weight), settings.groups) for weight in stack]
+    rows = np.cumsum([0, *(len(weight) for weight in stack)])
+    starts = np.concatenate(
+        [[0], *(g.starts[1:] + first for g, first in zip(groups, rows[:-1], strict=True))]
+    )
+    fit = start(np.concatenate(stack), starts.astype(np.intp), bend, bits, pool)
+    best = _Best(fit, pool)
+    feed_back(fit, pool)
+    best.offer(fit, pool)
+    for _ in range(settings.rounds):
+        refit_levels(fit, pool)
+        refit_scales(fit, pool)
+        round_levels(fit, pool)
+        tables = fit.tables
+        for _ in range(settings.sweeps):
+            descend(fit.pull, tables, bend.coupling, pool, fit.codes, fit.values)
+        fit.measure(pool)
+        refit_scales(fit, pool)
+        if best.offer(fit, pool) < SETTLED:
+            break
+    return _results(best, groups, bits)
+
+
+class _Best:
+    """The best state of each group so far."""
+
+    def __init__(self, fit: Fit, pool: Pool) -> None:
+        self.starts = fit.starts
+        self.order = fit.curvature.order
+        self.codes, self.levels, self.scale = fit.codes.copy(), fit.levels.copy(), fit.scale.copy()
+        self.empty = fit.importance == 0
+        self.energy = fit.energy(pool)
+        self.objective = fit.objective(pool)
+        self.trace = [self.objective]
+
+    def offer(self, fit: Fit, pool: Pool) -> float:
+        """Keep the groups that are better; how far the objective fell where it fell most."""
+        now = fit.objective(pool)
+        better = now < self.objective
+        for group in np.flatnonzero(better):
+            part = slice(self.starts[group], self.starts[group + 1])
+            self.codes[:, part], self.scale[part] = fit.codes[:, part], fit.scale[part]
+            self.levels[group] = fit.levels[group]
+        gain = np.where(better, 1 - now / np.where(better, self.objective, 1), 0)
+        self.objective = np.where(better, now, self.objective)
+        self.trace.append(self.objective)
+        return float(gain.max())
+
+
+def _results(best: _Best, groups: list[Groups], bits: int) -> list[Quantized]:
+    results = []
+    first_group = 0
+    codes = np.empty(best.codes.shape[::-1], np.uint8)
+    codes[:, best.order] = best.codes.T
+    scale = np.where(best.empty, 0, best.scale).astype(np.float32)
+    for own in groups:
+        count = len(own.starts) - 1
+        numbers = slice(first_group, first_group + count)
+        rows = slice(best.starts[first_group], best.starts[first_group + count])
+        group_of_row = np.repeat(np.arange(count, dtype=np.uint16), np.diff(own.starts))
+        tensor = CodebookTensor(
+            codes[rows].copy(), best.levels[numbers], scale[rows], group_of_row, bits, own.order
+        )
+        whole = best.energy[numbers].sum()
+        trace = tuple(float(x[numbers].sum() / whole) if whole > 0 else 0.0 for x in best.trace)
+        results.append(Quantized(tensor, None, stored_bits(tensor), trace))
+        first_group += count
+    return results
