@@ -54,7 +54,6 @@ class Chooser:
         self._above = np.empty(tables.middles.shape, np.bool_)
         self._index = np.empty(rows, np.intp)
         self._wanted = np.empty(rows, np.float32)
-        self._level = np.empty(rows, np.float32)
         self._changes = np.empty((BLOCK, rows), np.float32)
 
     def block(
@@ -80,7 +79,7 @@ class Chooser:
         Returns:
             ``values - before``, valid until the next call.
         """
-        tables, want, level = self._tables, self._wanted, self._level
+        tables, want = self._tables, self._wanted
         for j in range(len(wanted)):
             np.dot(mixing[j, :j], self._changes[:j], out=want)
             np.subtract(wanted[j], want, out=want)
@@ -90,9 +89,8 @@ class Chooser:
             np.add.reduce(self._above, axis=0, dtype=np.uint8, out=codes[j])
             np.add(tables.first, codes[j], out=self._index)
             # "clip" because the default checks into a second buffer
-            np.take(tables.levels, self._index, out=level, mode="clip")
+            np.take(tables.levels, self._index, out=values[j], mode="clip")
             if unit is not None:
-                level *= unit[j]
-            values[j] = level
-            np.subtract(level, before[j], out=self._changes[j])
+                values[j] *= unit[j]
+            np.subtract(values[j], before[j], out=self._changes[j])
         return self._changes[: len(wanted)]

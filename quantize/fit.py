@@ -60,7 +60,8 @@ class Fit:
 
     def index(self, part: slice) -> NDArray[np.intp]:
         """Where the levels of some rows' codes are in ``levels.ravel()``: ``[K, n]``."""
-        return self.codes[:, part] + (self.group[part] * self.levels.shape[1])
+        index: NDArray[np.intp] = self.codes[:, part] + self.group[part] * self.levels.shape[1]
+        return index
 
     def look_up(self, pool: Pool) -> None:
         """Set the values that codes and levels stand for."""

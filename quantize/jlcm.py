@@ -30,7 +30,7 @@ from edgedec.quantize.target import corrected
 
 MOST = 1 << 22
 """Weights fitted at a time: matrices of one call are stacked up to here."""
-SETTLED = 1e-3
+SETTLED = 3e-3
 """Rounds end when no group's objective falls by more than this part of it."""
 
 
@@ -101,9 +101,9 @@ def _quantize(
     feed_back(fit, pool)
     best.offer(fit, pool)
     for _ in range(settings.rounds):
-        refit_levels(fit, pool)
+        mass = refit_levels(fit, pool)
         refit_scales(fit, pool)
-        round_levels(fit, pool)
+        round_levels(fit, mass, pool)
         tables = fit.tables
         for _ in range(settings.sweeps):
             descend(fit.pull, tables, bend.coupling, pool, fit.codes, fit.values)

@@ -5,49 +5,38 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.quantize.codebook import seven_bits
 from edgedec.quantize.fit import Fit
+from edgedec.quantize.levels import as_integers, split_worst
 from edgedec.quantize.pool import Pool
 from edgedec.quantize.products import pieces
 
 Array = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-STEPS = 3
-"""Of conjugate gradients; each costs a product."""
 
+def refit_levels(fit: Fit, pool: Pool) -> Doubles:
+    """Move the levels of each group towards the least-squares ones of its codes.
 
-def refit_levels(fit: Fit, pool: Pool, steps: int = STEPS) -> None:
-    """Move the levels of all groups towards the least-squares ones of their codes.
-
-    Conjugate gradients with the diagonal as preconditioner, every group with step sizes of its own:
-    the objective of no group rises. Levels without codes stay. Levels are no integers afterwards
-    and may have changed their order.
+    One step along the gradient over the diagonal of the least-squares system, as far as the
+    objective falls: it costs one product, where the system would cost one per level. Rounds repeat
+    it, and more steps per round gain nothing that can be measured, because codes move as well. No
+    group's objective rises. Levels without codes move beside those that lose most. Levels are no
+    integers afterwards and may have changed their order.
     """
-    shape = fit.levels.shape
-    residual = -_by_level(fit, fit.residual, pool)
+    slope = -_by_level(fit, fit.residual, pool)
     mass = _by_level(fit, None, pool)
-    alive = mass > 0
-    mass[~alive] = 1
-    scaled = residual / mass
-    direction = scaled
-    slope = (residual * scaled).sum(axis=1)
-    levels = fit.levels.astype(np.float64)
+    dead = mass <= 0
+    direction = np.where(dead, 0, slope / np.where(dead, 1, mass))
     product = np.empty_like(fit.values)
-    for _ in range(steps):
-        _apply(fit, direction.astype(np.float32), product, pool)
-        bent = _by_level(fit, product, pool)
-        curve = (direction * bent).sum(axis=1)
-        step = np.where(curve > 0, slope / np.where(curve > 0, curve, 1), 0)[:, None]
-        levels += step * direction
-        _add(fit, step[:, 0].astype(np.float32), product, pool)
-        residual = residual - step * bent
-        scaled = residual / mass
-        before, slope = slope, (residual * scaled).sum(axis=1)
-        ratio = np.where(before > 0, slope / np.where(before > 0, before, 1), 0)
-        direction = scaled + ratio[:, None] * direction
-    fit.levels = levels.astype(np.float32).reshape(shape)
+    _apply(fit, direction.astype(np.float32), product, pool)
+    curve = (direction * _by_level(fit, product, pool)).sum(axis=1)
+    step = np.where(curve > 0, (slope * direction).sum(axis=1) / np.where(curve > 0, curve, 1), 0)
+    fit.levels = (fit.levels + step[:, None] * direction).astype(np.float32)
+    _add(fit, step.astype(np.float32), product, pool)
+    if dead.any():
+        _revive(fit, dead, mass, pool)
     fit.look_up(pool)
+    return mass
 
 
 def refit_scales(fit: Fit, pool: Pool) -> None:
@@ -66,24 +55,35 @@ def refit_scales(fit: Fit, pool: Pool) -> None:
     fit.residual -= fit.pull
 
 
-def round_levels(fit: Fit, pool: Pool) -> None:
+def round_levels(fit: Fit, mass: Doubles, pool: Pool) -> None:
     """Sort levels, make them integers within +-63; scales take over the rest.
 
-    The residual is of no use afterwards.
+    ``mass`` is what `refit_levels` returned. The residual is of no use afterwards.
     """
     order = np.argsort(fit.levels, axis=1, kind="stable")
     if (np.diff(order, axis=1) != 1).any():
         fit.levels = np.take_along_axis(fit.levels, order, axis=1)
+        mass = np.take_along_axis(mass, order, axis=1)
         new = np.argsort(order, axis=1).astype(np.uint8)
 
         def piece(part: slice) -> None:
             fit.codes[:, part] = new.ravel()[fit.index(part)]
 
         pool.map(piece, _parts(fit))
-    integers, unit = seven_bits(fit.levels)
-    fit.levels = integers.astype(np.float32)
-    fit.rescale(np.where(unit > 0, unit, 1)[fit.group])
+    fit.levels, unit = as_integers(fit.levels.astype(np.float64), mass)
+    fit.rescale(unit[fit.group])
     fit.look_up(pool)
+
+
+def _revive(fit: Fit, dead: NDArray[np.bool_], mass: Doubles, pool: Pool) -> None:
+    """Give levels without codes a place where they may win some."""
+    fit.look_up(pool)
+    distance = fit.values - fit.target
+    loss = _by_level(fit, distance * distance, pool)
+    levels = fit.levels.astype(np.float64)
+    for group in np.flatnonzero(dead.any(axis=1)):
+        split_worst(levels[group], dead[group], loss[group], mass[group])
+    fit.levels = levels.astype(np.float32)
 
 
 def _parts(fit: Fit) -> list[slice]:
@@ -98,7 +98,7 @@ def _by_level(fit: Fit, array: Array | None, pool: Pool) -> Doubles:
         worth = fit.curvature.diagonal[:, None] * fit.importance[part]
         if array is not None:
             worth *= array[:, part]
-        return np.bincount(fit.index(part).ravel(), worth.ravel(), size)
+        return np.bincount(fit.index(part).ravel(), worth.ravel(), size).astype(np.float64)
 
     # in order, whichever was ready first
     total = np.zeros(size)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.quantize.codebook import seven_bits
 from edgedec.quantize.damping import Curvature
 from edgedec.quantize.feedback import choose_with_feedback
 from edgedec.quantize.fit import Fit
+from edgedec.quantize.levels import as_integers, split_worst
 from edgedec.quantize.pool import Pool
 from edgedec.quantize.products import pieces
 
@@ -69,9 +69,8 @@ def start(
         residual=np.empty_like(target),
     )
     _pull(fit, pool)
-    integers, unit = seven_bits(_cluster(fit, bits, pool))
-    fit.levels = integers.astype(np.float32)
-    fit.rescale(np.where(unit > 0, unit, 1)[fit.group])
+    fit.levels, unit = as_integers(*_cluster(fit, bits, pool))
+    fit.rescale(unit[fit.group])
     choose_nearest(fit, pool)
     return fit
 
@@ -115,15 +114,16 @@ class _Histogram:
     squares: Doubles
 
 
-def _cluster(fit: Fit, bits: int, pool: Pool) -> Doubles:
-    """Ascending levels of each group ``[G, 2**bits]``."""
+def _cluster(fit: Fit, bits: int, pool: Pool) -> tuple[Doubles, Doubles]:
+    """Ascending levels of each group and the importance of their weights, ``[G, 2**bits]``."""
 
-    def group(number: int) -> Doubles:
+    def group(number: int) -> tuple[Doubles, Doubles]:
         rows = slice(fit.starts[number], fit.starts[number + 1])
         worth = fit.curvature.diagonal[:, None] * fit.importance[rows]
         return lloyd(_count(fit.target[:, rows], worth), 1 << bits)
 
-    return np.stack(pool.map(group, range(len(fit.starts) - 1)))
+    levels, masses = zip(*pool.map(group, range(len(fit.starts) - 1)), strict=True)
+    return np.stack(levels), np.stack(masses)
 
 
 def _count(values: Array, worth: Array) -> _Histogram:
@@ -131,25 +131,29 @@ def _count(values: Array, worth: Array) -> _Histogram:
     place = values / (1 + np.abs(values))
     index = np.minimum(((place + 1) * np.float32(BINS / 2)).astype(np.intp), BINS - 1).ravel()
     flat, worth64 = values.ravel().astype(np.float64), worth.ravel().astype(np.float64)
-    masses, moments, squares = (
-        np.bincount(index, weights, BINS)
+    sums = [
+        np.bincount(index, weights, BINS).astype(np.float64)
         for weights in (worth64, worth64 * flat, worth64 * flat * flat)
-    )
+    ]
     edges = np.linspace(-1, 1, BINS + 1)[1:-1]
     inner = edges / (1 - np.abs(edges))
     low, high = min(flat.min(), inner[0]), max(flat.max(), inner[-1])
-    return _Histogram(np.concatenate([[low], inner, [high]]), masses, moments, squares)
+    return _Histogram(np.concatenate([[low], inner, [high]]), *sums)
 
 
-def lloyd(histogram: _Histogram, levels: int) -> Doubles:
-    """Cluster a histogram: ascending levels. Empty clusters split the one that loses most."""
+def lloyd(histogram: _Histogram, levels: int) -> tuple[Doubles, Doubles]:
+    """Cluster a histogram: ascending levels and the mass of each cluster.
+
+    Levels of empty clusters move beside the cluster that loses most.
+    """
     sums = [
         np.concatenate([[0.0], np.cumsum(x)])
         for x in (histogram.masses, histogram.moments, histogram.squares)
     ]
     if sums[0][-1] <= 0:
-        return np.zeros(levels)
+        return np.zeros(levels), np.zeros(levels)
     found = _first_guess(histogram, levels)
+    mass = np.zeros(levels)
     for _ in range(ITERATIONS):
         inside = np.searchsorted(histogram.borders[1:-1], (found[1:] + found[:-1]) / 2)
         edges = np.concatenate([[0], inside + 1, [BINS]])
@@ -159,28 +163,12 @@ def lloyd(histogram: _Histogram, levels: int) -> Doubles:
         moved = np.where(filled, mean, found)
         loss = np.maximum(square - mean * moment, 0)
         split_worst(moved, ~filled, loss, mass)
+        moved.sort()
         settled = np.abs(moved - found).max() <= SETTLED * np.abs(moved).max()
         found = moved
         if settled:
             break
-    return found
-
-
-def split_worst(levels: Doubles, dead: NDArray[np.bool_], loss: Doubles, mass: Doubles) -> None:
-    """Move levels without weights beside those that lose most, and sort all ``[L]``.
-
-    Args:
-        levels: changed.
-        dead: which have no weights.
-        loss: of each level, the squared distances of its weights.
-        mass: of each level; what losses are sums over.
-    """
-    worst = np.argsort(-loss, kind="stable")
-    for empty, full in zip(np.flatnonzero(dead), worst, strict=False):
-        if loss[full] <= 0:
-            break
-        levels[empty] = levels[full] + np.sqrt(loss[full] / mass[full])
-    levels.sort()
+    return found, mass
 
 
 def _first_guess(histogram: _Histogram, levels: int) -> Doubles:
