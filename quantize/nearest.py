@@ -6,7 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedec.quantize.codebook import BITS, CodebookTensor, row_pieces
+from edgedec.quantize.fixed import in_blocks, round_blocks, round_rows, signed_largest
 from edgedec.quantize.kmeans import check_matrix
+
+BLOCK = 32
 
 
 def round_to_nearest(weight: NDArray[np.floating], bits: int = 8) -> CodebookTensor:
@@ -33,3 +36,39 @@ def round_to_nearest(weight: NDArray[np.floating], bits: int = 8) -> CodebookTen
         scale[part] = largest / steps
     levels = np.arange(-half, half, dtype=np.float32)[None]
     return CodebookTensor(codes, levels, scale, np.zeros(rows, np.uint16), bits)
+
+
+def even_levels(bits: int) -> NDArray[np.float32]:
+    """All integers that ``bits`` bits hold, ascending: ``-2**(bits-1) ... 2**(bits-1) - 1``."""
+    half = 1 << (bits - 1)
+    return np.arange(-half, half, dtype=np.float32)
+
+
+def round_to_all(weight: NDArray[np.float32], bits: int) -> CodebookTensor:
+    """Quantize a matrix ``[N, K]`` to 2, 3 or 4 bits with one scale per row and no level unused.
+
+    The weight of the largest magnitude becomes ``-2**(bits-1)`` whatever its sign, so the scale has
+    a sign, as in llama.cpp's Q4_0. A symmetric range would waste one of 4 levels.
+
+    Raises:
+        ValueError: no matrix, or weights that are NaN, infinite or above 1e30.
+    """
+    check_matrix(weight)
+    levels = even_levels(bits)
+    return round_rows(weight, levels, signed_largest(weight) / levels[0])
+
+
+def round_to_blocks(
+    weight: NDArray[np.float32], bits: int, block: int = BLOCK
+) -> NDArray[np.float32]:
+    """What a matrix ``[N, K]`` becomes with a float16 scale for each row and ``block`` columns.
+
+    Scales are those of `round_to_all`. This is what Q4_0 and MatMulNBits store, with 32 columns.
+
+    Raises:
+        ValueError: no matrix, or weights that are NaN, infinite or above 1e30.
+    """
+    check_matrix(weight)
+    levels = even_levels(bits)
+    unit = signed_largest(in_blocks(weight, block)) / levels[0]
+    return round_blocks(weight, levels, unit, block)

@@ -28,6 +28,6 @@ def stored_bits(tensor: CodebookTensor) -> float:
     return bits / (rows * columns)
 
 
-def block_bits(rows: int, columns: int, bits: int, block: int) -> float:
+def block_bits(columns: int, bits: int, block: int) -> float:
     """Bits per weight of codes with a float16 scale per row and ``block`` columns."""
-    return bits + rows * -(-columns // block) * BLOCK_SCALE_BITS / (rows * columns)
+    return bits + -(-columns // block) * BLOCK_SCALE_BITS / columns

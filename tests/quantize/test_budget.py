@@ -127,7 +127,7 @@ def test_hundreds_of_units_are_quick() -> None:
     random = np.random.default_rng(0)
     some = [
         Unit(int(w), {2: 2.05, 3: 3.05, 4: 4.05}, {2: 9 * s, 3: 3 * s, 4: s})
-        for w, s in zip(random.integers(1e5, 1e6, 500), random.exponential(1, 500), strict=True)
+        for w, s in zip(random.integers(10**5, 10**6, 500), random.exponential(1, 500), strict=True)
     ]
     start = time.perf_counter()
     found = choose_bits(some, 3.2)
