@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -53,6 +53,8 @@ class Walk:
         self._feeds = [_feeds(program, batch) for batch in batches]
         self._used = dict.fromkeys([FLOAT, *paths], 0)
         """Path -> bits of the slots whose weights are its own."""
+        self._changed: set[tuple[str, str]] = set()
+        """(path, value) that `Step.change_inputs` has put another one in the place of."""
         self._values: dict[tuple[str, str], Array] = {}
         """(path, slot) -> these weights as they are stored."""
         self.current: Step | None = None
@@ -94,13 +96,21 @@ class Walk:
 
     def differs(self, path: str, value: str) -> bool:
         """Whether a path has its own values of something."""
-        return bool(self.program.upstream[value] & self._used[path])
+        upstream = self.program.upstream[value] & self._used[path]
+        return bool(upstream) or (path, value) in self._changed
 
     def value(self, path: str, value: str, batch: int) -> NDArray[Any]:
         """What a segment computed, or was fed."""
         if value in self._feeds[batch]:
             return self._feeds[batch][value]
         return self._shelf.get((path if self.differs(path, value) else FLOAT, value, batch))
+
+    def change(self, path: str, value: str, function: Callable[[Array], Array]) -> None:
+        """Let a path go on with what a function makes of a value."""
+        changed = [function(self.value(path, value, b)) for b in range(len(self.batches))]
+        self._changed.add((path, value))
+        for batch, array in enumerate(changed):
+            self._shelf.put((path, value, batch), array)
 
     def give(self, path: str, slot: str, bit: int, values: Array) -> None:
         """Let a path go on with such weights, in the order in which they are stored."""
@@ -189,6 +199,15 @@ class Step:
                 raise ValueError(f"{name!r} cannot have values of shape {list(array.shape)}")
             stored = np.ascontiguousarray(array.T if matrix.transposed else array, np.float32)
             self._walk.give(path, self._plan.slots[i], self._plan.bits[i], stored)
+
+
+    def change_inputs(self, path: str, function: Callable[[Array], Array]) -> None:
+        """Let a path's matrices read what a function makes of ``[..., K]`` inputs.
+
+        So does whatever else reads this value.
+        """
+        assert self._plan.x is not None
+        self._walk.change(path, self._plan.x, function)
 
 
 class _Runner:
