@@ -200,7 +200,6 @@ class Step:
             stored = np.ascontiguousarray(array.T if matrix.transposed else array, np.float32)
             self._walk.give(path, self._plan.slots[i], self._plan.bits[i], stored)
 
-
     def change_inputs(self, path: str, function: Callable[[Array], Array]) -> None:
         """Let a path's matrices read what a function makes of ``[..., K]`` inputs.
 
