@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ MARKERS = "osv^D"
 BITS_COLOURS = {2: "#d55e00", 3: "#e69f00", 4: "#009e73", 8: "#0072b2"}
 WIDTH = 5.2
 """Inches of a picture: with letters of 9 points readable on a telephone."""
+LONGEST = 32
+"""Letters of a name that there is room for."""
 MOST_KINDS = 40
 """With more kinds than this, names say nothing about layers, and matrices are only numbered."""
 CELLS = 32
@@ -68,7 +70,7 @@ def _errors(axes: Axes, kinds: Mapping[str, Sequence[MatrixReport]]) -> None:
             marker=MARKERS[number // len(COLOURS) % len(MARKERS)],
             markersize=3.5,
             linewidth=1,
-            label=printable(kind),
+            label=_short(kind),
         )
     _label(axes, "layer", "output error")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -96,11 +98,9 @@ def bits_by_layer(report: QuantizationReport) -> str | None:
                 layer = layer_of(matrix.name) or 0
                 axes.bar(layer, 0.9, 0.9, row - 0.45, color=BITS_COLOURS[matrix.bits])
                 axes.text(layer, row, str(matrix.bits), ha="center", va="center", color="white")
-        axes.set_yticks(range(len(kinds)), [printable(kind) for kind in kinds])
-        axes.set_ylim(len(kinds) - 0.4, -0.6)
+        _name_rows(axes, kinds)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _label(axes, "layer", "")
-        axes.grid(visible=False)
+        axes.set_xlabel("layer")
 
     return _picture("bits", 0.6 + 0.24 * len(kinds), [draw])
 
@@ -118,19 +118,30 @@ def level_histograms(report: QuantizationReport) -> str | None:
         if shares is None:
             return None
         kinds["all matrices"] = shares
-    edges = np.linspace(-1, 1, CELLS + 1)
 
-    def histogram(kind: str) -> Callable[[Axes], None]:
-        def draw(axes: Axes) -> None:
-            axes.stairs(kinds[kind], edges, fill=True, color=COLOURS[0])
-            axes.set_title(printable(kind), fontsize=8)
-            axes.set_yticks([])
-            axes.grid(visible=False)
+    def draw(axes: Axes) -> None:
+        edges = np.linspace(-1, 1, CELLS + 1)
+        for row, shares in enumerate(kinds.values()):
+            axes.stairs(
+                row + 0.4 - 0.8 * shares / shares.max(),
+                edges,
+                baseline=row + 0.4,
+                fill=True,
+                color=COLOURS[0],
+            )
+        _name_rows(axes, kinds)
+        axes.set_xticks([-1, -0.5, 0, 0.5, 1])
+        axes.set_xlabel("level")
 
-        return draw
+    return _picture("levels", 0.6 + 0.36 * len(kinds), [draw])
 
-    rows = -(-len(kinds) // 2)
-    return _picture("levels", 1.25 * rows, [histogram(kind) for kind in kinds], columns=2)
+
+def _name_rows(axes: Axes, kinds: Iterable[str]) -> None:
+    """Kinds from top to bottom, at 0, 1, 2 and so on."""
+    names = [_short(kind) for kind in kinds]
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
 
 
 def _level_shares(matrices: Sequence[MatrixReport]) -> Any | None:
@@ -156,7 +167,9 @@ def closeness_by_size(report: Comparison) -> str:
             colour = COLOURS[number % len(COLOURS)]
             place = (row.bits_per_weight, row.agreement.kl)
             axes.plot(*place, "o" if row.stored else "x", color=colour, markersize=5)
-            axes.annotate(row.method, place, (5, 3), textcoords="offset points", color=colour)
+            axes.annotate(
+                printable(row.method), place, (5, 3), textcoords="offset points", color=colour
+            )
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -167,27 +180,27 @@ def closeness_by_size(report: Comparison) -> str:
     return _picture("closeness", 3.4, [draw])
 
 
+def _short(name: str) -> str:
+    """The end of a name, where it is too long to stand beside a picture."""
+    return printable(name if len(name) <= LONGEST else f"...{name[3 - LONGEST :]}")
+
+
 def _label(axes: Axes, x: str, y: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(visible=True, axis="y")
 
 
-def _picture(
-    name: str, height: float, drawings: Sequence[Callable[[Axes], None]], columns: int = 1
-) -> str:
-    """Draw axes below each other, in so many columns, ``height`` inches for one or all of them."""
+def _picture(name: str, height: float, drawings: Sequence[Callable[[Axes], None]]) -> str:
+    """Draw axes below each other, each ``height`` inches high."""
     from matplotlib.figure import Figure
 
-    rows = -(-len(drawings) // columns)
     buffer = io.StringIO()
     with _style(name):
-        figure = Figure((WIDTH, height * (rows if columns == 1 else 1)), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes, draw in zip(grid, drawings, strict=False):
+        figure = Figure((WIDTH, height * len(drawings)), layout="constrained")
+        grid = figure.subplots(len(drawings), squeeze=False).ravel()
+        for axes, draw in zip(grid, drawings, strict=True):
             draw(axes)
-        for axes in grid[len(drawings) :]:
-            axes.remove()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     return _embedded(buffer.getvalue())

@@ -47,7 +47,7 @@ def title(report: QuantizationReport | Comparison) -> str:
     if isinstance(report, Comparison):
         return f"{printable(report.source)}: methods at {report.bits} bits"
     bits = f"{report.bits} bits" if report.budget is None else f"{report.budget:g} bits, mixed"
-    return f"{printable(report.source)}: {report.method}, {bits}"
+    return f"{printable(report.source)}: {printable(report.method)}, {bits}"
 
 
 def summary(report: QuantizationReport) -> list[Row]:
@@ -105,7 +105,7 @@ def _matrix(matrix: MatrixReport) -> Row:
         f"{matrix.rows:,}",
         f"{matrix.columns:,}",
         str(matrix.bits),
-        matrix.method,
+        printable(matrix.method),
         f"{matrix.bytes:,}",
         f"{matrix.bits_per_weight:.3f}",
         small(matrix.output_error),
@@ -158,7 +158,7 @@ def comparison(report: Comparison) -> list[Row]:
 
 def _compared(row: Compared) -> Row:
     return [
-        row.method,
+        printable(row.method),
         f"{row.bits_per_weight:.3f}",
         small(row.output_error),
         small(row.agreement.kl),
