@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 from inspect import Signature, signature
+from os import PathLike, fspath
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from os import PathLike
-    from pathlib import Path
 
 
 def export_checkpoint(
@@ -23,6 +23,8 @@ def export_checkpoint(
     quant: str | None = None,
     compute: str | None = None,
     portable: bool = False,
+    method: str | None = None,
+    calibration: str | PathLike[str] | None = None,
     stages: str | Sequence[int] | None = None,
     dtype: str = "fp32",
     revision: str | None = None,
@@ -42,6 +44,10 @@ def export_checkpoint(
         compute: how products with codebook weights are computed: ``int8`` (the default: inputs are
             rounded with one scale per row), ``int8-block`` (per 128 inputs), ``bf16`` or ``fp32``.
         portable: with ``quant``, leave everything but the matrices in standard operators.
+        method: with ``quant``, how codes are chosen (docs/quantize.md): ``jlcm``, the default,
+            learns them from text; ``kmeans`` and ``rtn`` look at the weights alone and are quick.
+        calibration: with ``quant``, a file with text like what the model will read; by default a
+            small one that comes with edgedec, with which codes are less good.
         stages: where to cut the decoder: ``None`` (one stage), ``"all"``, or layers such as
             ``"0,1,4"``.
         dtype: how weight matrices are stored: ``fp32``, ``fp16`` or ``bf16``.
@@ -61,21 +67,46 @@ def export_checkpoint(
         MissingDependencyError: pickled weights without torch, ``via`` without optimum.
         CheckFailedError: the graphs and the reference disagree.
     """
-    from edgedec.export.pipeline import Options, run
+    from edgedec.errors import InputError
 
-    options = Options(
-        quant=quant,
+    progress = progress or (lambda _what, _fraction: None)
+    if stages is not None and not isinstance(stages, str):
+        stages = ",".join(map(str, stages))
+    if quant is None:
+        from edgedec.export import pipeline
+
+        for name, value in (("compute", compute), ("method", method), ("calib", calibration)):
+            if value is not None:
+                raise InputError(f"--{name} {value} needs codebook weights: add --quant.")
+        options = pipeline.Options(stages, dtype, revision, tokenizer, via, verify, force)
+        return pipeline.run(checkpoint, out, options, progress)
+
+    from edgedec.export.quantized import quantize_source
+    from edgedec.quantize.options import QuantizeOptions
+    from edgedec.quantize.scheme import SCHEMES
+
+    if quant not in SCHEMES:
+        raise InputError(f"--quant {quant!r}: choose one of {', '.join(SCHEMES)}.")
+    if dtype != "fp32":
+        raise InputError(
+            f"--dtype {dtype} is how floating-point weights are stored; --quant {quant} stores "
+            "codes: give one of the two."
+        )
+    how = QuantizeOptions(
+        method=method or "jlcm",
+        bits=SCHEMES[quant].bits,
+        calibration=None if calibration is None else Path(calibration),
         compute=compute,
         portable=portable,
-        stages=stages if stages is None or isinstance(stages, str) else tuple(stages),
-        dtype=dtype,
         revision=revision,
-        tokenizer=tokenizer,
+        tokenizer=None if tokenizer is None else fspath(tokenizer),
         via=via,
+        stages=stages,
         verify=verify,
         force=force,
     )
-    return run(checkpoint, out, options, progress or (lambda _what, _fraction: None))
+    quantize_source(checkpoint, out, how, progress, report=False)
+    return Path(out)
 
 
 class _CallableModule(ModuleType):

@@ -1,9 +1,8 @@
-"""Store weights as codes: quantize matrix by matrix, lower the graphs, say what came out."""
+"""Put codes into a model's graphs, and say what came out."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgedec.devices.base import Device
 from edgedec.devices.matrices import PackedMatrix
-from edgedec.errors import CheckpointError
-from edgedec.export.bundle import Progress
-from edgedec.export.route import Array, Coded, CodedMatrix
+from edgedec.export.learn import Key
+from edgedec.export.route import Graphs
 from edgedec.kernels.codebook_matmul import (
     BLOCK_COLUMNS,
     Compute,
@@ -26,14 +23,12 @@ from edgedec.kernels.codebook_matmul import (
     to_bfloat16,
 )
 from edgedec.kernels.operator import DOMAIN
-from edgedec.kernels.packing import Packed
 from edgedec.quantize.codebook import CodebookTensor
 from edgedec.quantize.matrices import Matrix
-from edgedec.quantize.scheme import SCHEMES, Scheme, quantize
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.manifest import CodebookMatrix, CodebookPart, Codebooks, Rounding
 
-QUANTIZING = "quantizing"
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,17 +47,15 @@ class Lowered:
     portable: bool
     matrices: Mapping[str, Sequence[PackedMatrix]]
 
-    def coded(self, compute: Compute) -> Coded:
-        """The same for another implementation, whose products compute in such a way."""
-        matrices = []
-        for matrix in (m for component in self.matrices.values() for m in component):
-            first = 0
-            for part in matrix.parts:
-                last = first + part.rows
-                stored = partial(_rows, matrix.packed, first, last)
-                matrices.append(CodedMatrix(part.name, part.read, stored))
-                first = last
-        return Coded(tuple(matrices), ROUNDED[compute])
+    def values(self, component: str, names: Collection[str]) -> dict[str, Array]:
+        """What the codes of some of a component's matrices stand for, by name."""
+        found: dict[str, Array] = {}
+        for matrix in self.matrices[component]:
+            if any(part.name in names for part in matrix.parts):
+                ends = np.cumsum([part.rows for part in matrix.parts])[:-1]
+                parts = np.split(matrix.packed.dequantize(), ends)
+                found |= {p.name: v for p, v in zip(matrix.parts, parts, strict=True)}
+        return found
 
     def block(self, rounding: Rounding | None) -> Codebooks:
         """What the manifest says of it."""
@@ -88,23 +81,34 @@ class Lowered:
 
 
 def lower(
-    graphs: Mapping[str, ir.Model],
+    graphs: Graphs,
     device: Device,
+    tensors: Mapping[Key, CodebookTensor],
     scheme: str,
     compute: Compute,
     *,
     portable: bool,
-    progress: Progress,
 ) -> Lowered:
     """Let a device put codes into a model's graphs, in place.
 
-    Matrices are read, quantized and packed one after another: of the checkpoint's floating-point
-    values no more than one matrix is in memory at a time.
+    Args:
+        graphs: with floating-point weights.
+        device: that will run them.
+        tensors: component and initializer -> its codes; equal ends of a model have the same object.
+        scheme: the format's name.
+        compute: how products are computed.
+        portable: leave everything but the matrices in standard operators.
     """
-    progress(QUANTIZING, 0.0)
-    quantizer = _Quantizer(SCHEMES[scheme], _weights(graphs), progress)
-    matrices = device.lower(graphs, quantizer, compute=compute, portable=portable)
-    progress(QUANTIZING, 1.0)
+    keys = {
+        id(value): (name, str(value.name))
+        for name, model in graphs.items()
+        for value in model.graph.initializers.values()
+    }
+
+    def quantize(matrix: Matrix) -> CodebookTensor:
+        return tensors[keys[id(matrix.stored)]]
+
+    matrices = device.lower(graphs, quantize, compute=compute, portable=portable)
     return Lowered(scheme, compute, portable, matrices)
 
 
@@ -130,40 +134,6 @@ def in_fp32(bundle: Bundle) -> Iterator[Bundle]:
     finally:
         for path in files.values():
             path.unlink(missing_ok=True)
-
-
-class _Quantizer:
-    """Turns matrices into codes, equal ends of a model into the same ones."""
-
-    def __init__(self, scheme: Scheme, total: int, progress: Progress) -> None:
-        self._scheme, self._total, self._progress = scheme, total, progress
-        self._done = 0
-        self._ends: dict[bytes, CodebookTensor] = {}
-
-    def __call__(self, matrix: Matrix) -> CodebookTensor:
-        values = matrix.read()
-        self._done += values.size
-        self._progress(QUANTIZING, min(self._done / self._total, 1.0))
-        try:
-            if matrix.role == "linear":
-                return quantize(values, self._scheme)
-            key = hashlib.sha256(values.data).digest()
-            if key not in self._ends:
-                self._ends[key] = quantize(values, self._scheme, embedding=True)
-            return self._ends[key]
-        except ValueError as error:
-            raise CheckpointError(f"{matrix.name!r} cannot be quantized: {error}.") from error
-
-
-def _weights(graphs: Mapping[str, ir.Model]) -> int:
-    """About how many weights there are to quantize, for showing progress."""
-    tensors = [v.const_value for m in graphs.values() for v in m.graph.initializers.values()]
-    sizes = [tensor.size for tensor in tensors if tensor is not None and len(tensor.shape) == 2]
-    return max(1, sum(sizes))
-
-
-def _rows(packed: Packed, first: int, last: int) -> Array:
-    return packed.dequantize()[first:last]
 
 
 def _as_it_is(x: Array) -> Array:

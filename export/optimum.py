@@ -7,7 +7,6 @@ needs torch and transformers. The bundle is like any other; ``docs/optimum.md`` 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import sys
 import warnings
@@ -25,7 +24,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgedec.errors import CheckFailedError, CheckpointError, MissingDependencyError
+from edgedec.errors import CheckpointError, MissingDependencyError
 from edgedec.export.blocks.builder import IR_VERSION, OPSET, STORAGE
 from edgedec.export.bundle import Progress
 from edgedec.export.checkpoint import Checkpoint
@@ -36,7 +35,7 @@ from edgedec.export.rewire import (
     rewire_encoder,
     store_matrices,
 )
-from edgedec.export.route import Coded, Exported, Ids
+from edgedec.export.route import Exported, Ids
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.manifest import Interface, Stage
 
@@ -100,7 +99,7 @@ def exported(checkpoint: Checkpoint, storage: str, progress: Progress) -> Iterat
                 original.generation_config.to_diff_dict(), config.to_dict(), encoder_decoder=encodes
             ),
             tokenizer=_tokenizer(checkpoint.folder, folder),
-            reference=lambda coded: partial(_logits, checkpoint.folder, task, coded),
+            reference=partial(_logits, checkpoint.folder, task),
             check=CHECKED,
         )
 
@@ -216,7 +215,6 @@ def _with_positions(model: Any, task: str) -> dict[str, Any]:
 def _logits(
     checkpoint: Path,
     task: str,
-    coded: Coded | None,
     source: Ids | None,
     mask: Ids | None,
     target: Ids,
@@ -227,8 +225,6 @@ def _logits(
     tokens = torch.from_numpy(target)
     with _silence(), torch.no_grad():
         model = _load(checkpoint, task)
-        if coded is not None:
-            _store_as(coded, model)
         if source is None:
             output = model(input_ids=tokens, use_cache=False)
         else:
@@ -240,46 +236,6 @@ def _logits(
             )
     logits: Floats = output.logits.float().numpy()
     return logits
-
-
-def _store_as(coded: Coded, model: Any) -> None:
-    """Give a model in torch the weights that codes stand for, and products that round alike.
-
-    The graphs' matrices are found among its parameters by their values: a trace keeps no names.
-    """
-    import torch
-
-    found = {_hash(matrix.original()): matrix for matrix in coded.matrices}
-    users = []
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            values = parameter.numpy()
-            if values.ndim == 2:
-                for turned in (False, True):
-                    key = _hash(values.T if turned else values)
-                    if key in found:
-                        users.append((module, parameter, key, turned))
-    unknown = [found[key].name for key in found.keys() - {key for _, _, key, _ in users}]
-    if unknown:
-        raise CheckFailedError(
-            f"the quantized graphs cannot be compared with torch: {len(unknown)} of their matrices "
-            f"({min(unknown)!r} for one) are no parameters of the model (--no-verify writes the "
-            "bundle without)."
-        )
-
-    def round_input(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not inputs[0].is_floating_point():
-            return inputs
-        return (torch.from_numpy(coded.rounded(inputs[0].numpy())), *inputs[1:])
-
-    for module, parameter, key, turned in users:
-        stored = torch.from_numpy(found[key].stored())
-        parameter.copy_(stored.T if turned else stored)
-        module.register_forward_pre_hook(round_input)
-
-
-def _hash(values: Floats) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(values).data).digest()
 
 
 def _rewired(folder: Path, vocab_size: int, *, encodes: bool) -> tuple[dict[str, ir.Model], Caches]:

@@ -1,4 +1,4 @@
-"""The steps of an export, in order."""
+"""The steps of an export with floating-point weights, in order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
 
 from edgedec.errors import CheckpointError, InputError
 from edgedec.export.bundle import Progress, new_folder, save_graphs, write_file
@@ -24,39 +23,27 @@ from edgedec.runtime.manifest import (
     MANIFEST,
     SCHEMA_VERSION,
     Component,
-    Compute,
     FileEntry,
     Interface,
     Manifest,
-    Rounding,
     Source,
     Stage,
-    Verified,
     dump_manifest,
     load_manifest,
 )
-
-if TYPE_CHECKING:
-    from edgedec.export.codebooks import Lowered
 
 COPIED = re.compile(r"(config|generation_config)\.json|(LICENSE|NOTICE)[\w .()-]*")
 """Files of a checkpoint that go into the bundle as they are; notices must travel with weights."""
 COPY_LIMIT = 1 << 20
 DTYPES = ("fp32", "fp16", "bf16")
-QUANTS = ("cb4", "cb3", "cb2", "int8")
-"""Weight formats: `edgedec.quantize.scheme.SCHEMES` by name, without importing NumPy."""
-COMPUTES: tuple[Compute, ...] = get_args(Compute)
 DEVICE = "cpu"
 """What graphs are lowered for."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `export_checkpoint` was asked for."""
+    """What `export_checkpoint` was asked for, but for what concerns codes."""
 
-    quant: str | None
-    compute: str | None
-    portable: bool
     stages: str | tuple[int, ...] | None
     dtype: str
     revision: str | None
@@ -78,16 +65,15 @@ def run(
         new_folder(target, force=options.force) as folder,
         _routed(checkpoint, options, progress) as model,
     ):
-        lowered = _lowered(model, options, progress)
         files, parameters = save_graphs(model.graphs, folder, progress)
         files |= _write_tokenizer(checkpoint, model, options, folder)
         files |= _copy_files(checkpoint.folder, folder)
-        manifest = _manifest(checkpoint, model, options, lowered, files, parameters)
+        manifest = _manifest(checkpoint, model, options, files, parameters)
         readme = _readme(manifest)
         files["README.md"] = write_file(folder / "README.md", readme.encode())
         manifest = replace(manifest, files=dict(sorted(files.items())))
         if options.verify:
-            manifest = _verified(Bundle(folder, manifest), model, lowered, options, progress)
+            manifest = _verified(Bundle(folder, manifest), model, options, progress)
         text = dump_manifest(manifest)
         load_manifest(text)  # what no reader takes is not written
         write_file(folder / MANIFEST, text.encode())
@@ -97,45 +83,12 @@ def run(
 def _check(options: Options) -> None:
     if options.dtype not in DTYPES:
         raise InputError(f"--dtype {options.dtype!r}: choose one of {', '.join(DTYPES)}.")
-    if options.quant is not None:
-        _check_quant(options)
-    elif options.compute is not None:
-        raise InputError(f"--compute {options.compute} needs codebook weights: add --quant.")
     if options.via not in (None, "optimum"):
         raise InputError(f"--via {options.via!r}: there is no such route; there is 'optimum'.")
     if options.via is not None and options.stages is not None:
         raise InputError(
             f"--stages with --via {options.via}: graphs that were traced cannot be cut."
         )
-
-
-def _check_quant(options: Options) -> None:
-    if options.quant not in QUANTS:
-        raise InputError(f"--quant {options.quant!r}: choose one of {', '.join(QUANTS)}.")
-    if options.compute not in (None, *COMPUTES):
-        raise InputError(f"--compute {options.compute!r}: choose one of {', '.join(COMPUTES)}.")
-    if options.dtype != "fp32":
-        raise InputError(
-            f"--dtype {options.dtype} is how floating-point weights are stored; --quant "
-            f"{options.quant} stores codes: give one of the two."
-        )
-
-
-def _lowered(model: Exported, options: Options, progress: Progress) -> Lowered | None:
-    """Put codes into the graphs, where that was asked for; changes them in place."""
-    if options.quant is None:
-        return None
-    from edgedec.devices.base import get_device
-    from edgedec.export.codebooks import lower
-
-    return lower(
-        model.graphs,
-        get_device(DEVICE),
-        options.quant,
-        cast("Compute", options.compute or COMPUTES[0]),
-        portable=options.portable,
-        progress=progress,
-    )
 
 
 def _routed(
@@ -179,49 +132,17 @@ def _through_family(checkpoint: Checkpoint, options: Options) -> Exported:
             checkpoint.generation_config, config, encoder_decoder=spec.encoder is not None
         ),
         tokenizer=checkpoint.folder,
-        reference=lambda coded: Reference(spec, weights, coded).logits,
+        reference=Reference(spec, weights).logits,
     )
 
 
-def _verified(
-    bundle: Bundle,
-    model: Exported,
-    lowered: Lowered | None,
-    options: Options,
-    progress: Progress,
-) -> Manifest:
+def _verified(bundle: Bundle, model: Exported, options: Options, progress: Progress) -> Manifest:
     from edgedec.export.verify import TOLERANCE, verify
 
     progress("verifying", 0.0)
-    manifest = bundle.manifest
-    if lowered is None:
-        tolerance = TOLERANCE[options.dtype]
-        verified = verify(bundle, model.reference(None), tolerance, model.check)
-    else:
-        verified, rounding = _verified_codebooks(bundle, model, lowered)
-        manifest = replace(manifest, codebooks=lowered.block(rounding))
+    verified = verify(bundle, model.reference, TOLERANCE[options.dtype], model.check)
     progress("verifying", 1.0)
-    return replace(manifest, verified=verified)
-
-
-def _verified_codebooks(
-    bundle: Bundle, model: Exported, lowered: Lowered
-) -> tuple[Verified, Rounding | None]:
-    """Compare the graphs with products in float32, closely, and then as they are.
-
-    Function bodies compute in float32 anyway, so without the library there is one comparison.
-    """
-    from edgedec.devices.base import get_device
-    from edgedec.export.codebooks import in_fp32
-    from edgedec.export.verify import TOLERANCE, once, verify, verify_rounding
-
-    exact = once(model.reference(lowered.coded("fp32")))
-    if lowered.compute == "fp32" or get_device(DEVICE).fallback() is not None:
-        return verify(bundle, exact, TOLERANCE["fp32"], model.check), None
-    with in_fp32(bundle) as same:
-        verified = verify(same, exact, TOLERANCE["fp32"], model.check)
-    rounding = model.reference(lowered.coded(lowered.compute))
-    return verified, verify_rounding(bundle, rounding, exact, model.check)
+    return replace(bundle.manifest, verified=verified)
 
 
 def _write_tokenizer(
@@ -254,7 +175,6 @@ def _manifest(
     checkpoint: Checkpoint,
     model: Exported,
     options: Options,
-    lowered: Lowered | None,
     files: dict[str, FileEntry],
     parameters: int,
 ) -> Manifest:
@@ -269,8 +189,7 @@ def _manifest(
         model=model.model,
         interface=model.interface,
         components={
-            name: Component(f"{name}.onnx", DEVICE, options.quant or options.dtype)
-            for name in model.graphs
+            name: Component(f"{name}.onnx", DEVICE, options.dtype) for name in model.graphs
         },
         encoder="encoder" if "encoder" in model.graphs else None,
         stages=model.stages,
@@ -279,7 +198,6 @@ def _manifest(
         parameters=parameters,
         verified=None,
         files=files,
-        codebooks=None if lowered is None else lowered.block(None),
     )
 
 

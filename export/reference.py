@@ -2,9 +2,6 @@
 
 Written for reading, not for speed, and without the tricks of the graphs: no cache, no folded
 position tables, heads as an axis of their own.
-
-Codebook weights are the numbers that their codes stand for. Where products round their inputs to
-int8 or bfloat16, so does this, by the same rule.
 """
 
 from __future__ import annotations
@@ -17,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedec.export.blocks.positions import MASKED, relative_bucket
-from edgedec.export.route import Coded
 from edgedec.export.spec import Learned, ModelSpec, RelativeBias, Rotary, Stack
 from edgedec.export.weights import Weights
 
@@ -46,16 +42,11 @@ class Reference:
     Args:
         spec: the model.
         weights: its tensors.
-        coded: which of them are stored as codes, and what that does to products with them.
     """
 
-    def __init__(self, spec: ModelSpec, weights: Weights, coded: Coded | None = None) -> None:
+    def __init__(self, spec: ModelSpec, weights: Weights) -> None:
         self.spec = spec
         self._weights = weights
-        matrices = coded.matrices if coded is not None else ()
-        # A name that several graphs have is the same tensor in all of them.
-        self._stored = {matrix.name: matrix.stored for matrix in matrices}
-        self._rounded = coded.rounded if coded is not None else None
 
     def logits(self, source: Ids | None, mask: Ids | None, target: Ids) -> Array:
         """Logits ``[B, T, vocab]`` of every position of ``target [B, T]``.
@@ -98,21 +89,15 @@ class Reference:
             x = self._norm("decoder.norm", stack, x)
         x = x * np.float32(spec.logit_scale)
         if spec.d_embedding != spec.d_model:
-            x = self._product("decoder.embed_out.weight", x)
-        logits = self._product("head.weight", x)
+            x = x @ self._read("decoder.embed_out.weight").T
+        logits = x @ self._read("head.weight").T
         return logits + self._read("logit_bias") if spec.logit_bias else logits
 
     def _read(self, name: str) -> Array:
-        return self._stored[name]() if name in self._stored else self._weights[name].read()
-
-    def _product(self, name: str, x: Array) -> Array:
-        """``x [..., columns]`` times the transpose of a matrix ``[rows, columns]``."""
-        if self._rounded is not None and name in self._stored:
-            x = self._rounded(x)
-        return x @ self._read(name).T
+        return self._weights[name].read()
 
     def _linear(self, name: str, x: Array, bias: bool) -> Array:
-        y = self._product(f"{name}.weight", x)
+        y = x @ self._read(f"{name}.weight").T
         return y + self._read(f"{name}.bias") if bias else y
 
     def _norm(self, name: str, stack: Stack, x: Array) -> Array:
@@ -179,7 +164,7 @@ class Reference:
         spec, positions = self.spec, stack.positions
         x = self._read(f"{side}.embed.weight")[ids] * np.float32(spec.embedding_scale)
         if spec.d_embedding != spec.d_model:
-            x = self._product(f"{side}.embed_in.weight", x)
+            x = x @ self._read(f"{side}.embed_in.weight").T
         if not isinstance(positions, RelativeBias | Rotary):
             offset = positions.offset if isinstance(positions, Learned) else 0
             x = x + self._read(f"{side}.positions.weight")[offset : offset + ids.shape[1]]

@@ -14,39 +14,14 @@ from numpy.typing import NDArray
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.manifest import Interface, Stage
 
-Array = NDArray[np.float32]
 Ids = NDArray[np.int64]
 Logits = Callable[[Ids | None, Ids | None, Ids], NDArray[np.float32]]
 """``(source [B, S], its mask, target [B, T]) -> logits [B, T, vocab]``; a decoder-only model has
 no source."""
 
 
-@dataclass(frozen=True, eq=False)
-class CodedMatrix:
-    """A matrix ``[rows, columns]``, as it was and as a bundle's codes have it.
-
-    Attributes:
-        name: the initializer that held it.
-        original: reads what it was.
-        stored: computes what the codes stand for.
-    """
-
-    name: str
-    original: Callable[[], Array]
-    stored: Callable[[], Array]
-
-
-@dataclass(frozen=True, eq=False)
-class Coded:
-    """What a bundle's weights and products became, for another implementation to do the same.
-
-    Attributes:
-        matrices: those that became codes; every other tensor is as it was.
-        rounded: what products with these matrices make of their inputs ``[..., columns]``.
-    """
-
-    matrices: tuple[CodedMatrix, ...]
-    rounded: Callable[[Array], Array]
+Graphs = Mapping[str, ir.Model]
+"""Component name -> model; the contract is in ``docs/bundle.md``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,22 +29,21 @@ class Exported:
     """A model, ready to be written.
 
     Attributes:
-        graphs: component name -> model; the contract is in ``docs/bundle.md``.
+        graphs: its components.
         model: what is known of the model, for tools.
         interface: what the runtime must know.
         stages: the decoder, in order.
         generation: how the checkpoint wants to be decoded.
         tokenizer: folder with the tokenizer's files.
-        reference: another implementation of the model, to hold the graphs against: with the
-            weights that the graphs were made of, or with what they are stored as.
+        reference: another implementation of the model, to hold the graphs against.
         check: how many source and target tokens that takes.
     """
 
-    graphs: Mapping[str, ir.Model]
+    graphs: Graphs
     model: dict[str, Any]
     interface: Interface
     stages: tuple[Stage, ...]
     generation: GenerationConfig
     tokenizer: Path
-    reference: Callable[[Coded | None], Logits]
+    reference: Logits
     check: tuple[int, int] = (9, 9)

@@ -76,6 +76,7 @@ class Method:
         name: what ``--method`` takes.
         summary: what it does, in a line.
         bits: what it can do.
+        calibrated: whether it looks at the statistics of inputs; otherwise it needs no text.
         stored: whether results have codes; the others only serve comparisons.
         sequential: whether it wants inputs as the already quantized part of the model computes
             them, and their drift.
@@ -86,6 +87,7 @@ class Method:
     name: str
     summary: str
     bits: tuple[int, ...]
+    calibrated: bool
     stored: bool
     sequential: bool
     function: Callable[[Sequence[Array], Statistics, int, Settings, Pool], list[Quantized]]

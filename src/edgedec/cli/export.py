@@ -47,6 +47,16 @@ from edgedec.errors import InputError
     type=click.Choice(["int8", "int8-block", "bf16", "fp32"]),
     help="How products with such weights are computed.  [default: int8]",
 )
+@click.option(
+    "--method",
+    type=click.Choice(["jlcm", "kmeans", "rtn", "gptq", "gptq-codebook", "nf4"]),
+    help="How --quant chooses codes; `edgedec quantize` has more to say.  [default: jlcm]",
+)
+@click.option(
+    "--calib",
+    metavar="FILE",
+    help="Text like what the model will read, for methods that learn from it.",
+)
 @click.option("--portable", is_flag=True, help="With --quant, leave all but matrices standard.")
 @click.option(
     "--via",
@@ -69,6 +79,8 @@ def command(
     dtype: str,
     quant: str,
     compute: str | None,
+    method: str | None,
+    calib: str | None,
     portable: bool,
     via: str | None,
     verify: bool,
@@ -95,6 +107,8 @@ def command(
             quant=None if quant == "none" else quant,
             compute=compute,
             portable=portable,
+            method=method,
+            calibration=calib,
             stages=stages,
             dtype=dtype,
             revision=revision,

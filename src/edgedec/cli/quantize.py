@@ -160,15 +160,8 @@ def _options(methods: tuple[str, ...], given: dict[str, Any], *, compare: bool) 
     bits, embedding = given.pop("bits"), given.pop("embedding_bits")
     for key in ("calibration", "evaluation"):
         given[key] = None if given[key] is None else Path(given[key])
-    if compare and bits == MIXED:
-        raise InputError("--compare is at the same bits for all: give --bits 2, 3, 4 or 8.")
     if not compare and len(methods) > 1:
         raise InputError(f"A bundle is made by one method, not by {' and '.join(methods)}.")
-    if not compare and set(methods) & set(COMPARED):
-        raise InputError(
-            f"--method {methods[0]}: no bundle can hold its results, they only serve comparisons; "
-            "add --compare, or choose another method."
-        )
     return QuantizeOptions(
         method=methods[0] if methods else STORED[0],
         bits=bits if bits == MIXED else int(bits),
@@ -179,12 +172,14 @@ def _options(methods: tuple[str, ...], given: dict[str, Any], *, compare: bool) 
 
 
 def _quantize(source: str, out: str, options: QuantizeOptions) -> QuantizationReport:
-    from edgedec.export import learn
+    from edgedec.export.quantized import quantize_source
 
     with _resumable(), Bar("quantizing", 1.0) as bar:
-        return learn.quantize_source(
+        report = quantize_source(
             source, out, options, lambda what, fraction: bar.update(fraction, what)
         )
+    assert report is not None  # which was asked for
+    return report
 
 
 @contextmanager
@@ -197,7 +192,7 @@ def _resumable() -> Iterator[None]:
 
 
 def _compare(source: str, options: QuantizeOptions, names: Sequence[str]) -> Comparison:
-    from edgedec.export import learn
+    from edgedec.export.compare import compare_methods
     from edgedec.quantize.methods import METHODS
 
     able = [name for name, method in METHODS.items() if options.bits in method.bits]
@@ -206,7 +201,7 @@ def _compare(source: str, options: QuantizeOptions, names: Sequence[str]) -> Com
         bits = ", ".join(map(str, METHODS[unable[0]].bits))
         raise InputError(f"--method {unable[0]} has codes of {bits} bits, not {options.bits}.")
     with Bar("comparing", 1.0) as bar:
-        return learn.compare_methods(
+        return compare_methods(
             source,
             options,
             tuple(names) or tuple(able),

@@ -1,0 +1,146 @@
+"""The text that a model is calibrated and measured on, as tokens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from edgedec.errors import InputError
+from edgedec.export.bundle import Progress
+from edgedec.quantize.batches import Batch, make_batches
+from edgedec.quantize.report import Text
+from edgedec.quantize.samples import LONGEST, Sample, pick_samples
+from edgedec.quantize.text_files import BUILTIN_NAME, builtin_text, read_pairs
+from edgedec.runtime.bundle import Bundle
+from edgedec.runtime.generator import Generator
+from edgedec.runtime.text import Tokenizer
+
+logger = logging.getLogger(__name__)
+WRITTEN = 64
+"""Tokens of a target that the model writes itself."""
+TOGETHER = 32
+"""Targets that are written side by side."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A text, ready to be fed.
+
+    Attributes:
+        text: what to say of it.
+        batches: its tokens.
+        written: whether the model wrote the targets itself, so that they measure nothing.
+    """
+
+    text: Text
+    batches: list[Batch]
+    written: bool
+
+
+def read_calibration(
+    bundle: Bundle,
+    path: Path | None,
+    tokens: int,
+    seed: int,
+    generator: Callable[[], Generator],
+    progress: Progress,
+) -> Calibration:
+    """Read and tokenize a text; None is the one that ships with edgedec.
+
+    An encoder-decoder writes the targets that the text does not have: greedily, in floating point.
+
+    Args:
+        bundle: the model, with its tokenizer.
+        path: a file as `edgedec.quantize.text_files.read_pairs` takes it.
+        tokens: at most so many of it.
+        seed: which of its samples.
+        generator: opens the bundle.
+        progress: told what is being written.
+
+    Raises:
+        InputError: no tokenizer, no such file, or nothing in it that the model could read.
+    """
+    if "tokenizer.json" not in bundle.manifest.files:
+        raise InputError(
+            f"{str(bundle.folder)!r} has no tokenizer to read a calibration text with: export its "
+            "checkpoint with --tokenizer, or use a method that needs no text (--method kmeans)."
+        )
+    tokenizer = Tokenizer.open(bundle.path("tokenizer.json"))
+
+    def tokenize(text: str) -> list[int]:
+        return tokenizer.encode([text])[0]
+
+    encodes = bundle.manifest.encoder is not None
+    io = bundle.manifest.interface
+    limits = [limit for limit in (io.max_source, io.max_target) if limit is not None]
+    pick = partial(
+        pick_samples,
+        tokenize=tokenize,
+        encoder_decoder=encodes,
+        tokens=tokens,
+        longest=min([LONGEST, *limits]),
+        seed=seed,
+    )
+    if path is None:
+        logger.warning(
+            "No calibration text was given (--calib): codes are learned from %s, which is in "
+            "English; text like what the model will read keeps it closer to what it was.",
+            BUILTIN_NAME,
+        )
+        samples = pick(builtin_text())
+    else:
+        samples = pick(read_pairs(path))
+    for token in {t for s in samples for t in (*(s.source or ()), *(s.target or ()))}:
+        if not 0 <= token < io.vocab_size:
+            raise InputError(
+                f"the tokenizer of {str(bundle.folder)!r} makes token {token}, which the model "
+                f"({io.vocab_size:,} tokens) does not have: export it with its own tokenizer."
+            )
+    written = any(sample.target is None for sample in samples)
+    if written:
+        samples = _write_targets(samples, generator(), progress)
+    name = BUILTIN_NAME if path is None else path.name
+    config = bundle.manifest.generation
+    batches = make_batches(
+        samples,
+        pad=config.pad_token_id or 0,
+        start=config.decoder_start_token_id if encodes else None,
+    )
+    counted = int(sum(b.target_mask.sum() for b in batches))
+    if not batches or not counted:
+        raise InputError(f"{name} has no text that the model could be calibrated on.")
+    counted += int(sum(0 if b.source_mask is None else b.source_mask.sum() for b in batches))
+    return Calibration(Text(name, len(samples), counted), batches, written)
+
+
+def own_text(source: str) -> Path | None:
+    """The calibration text that a checkpoint's folder has, None without."""
+    found = (Path(source) / f"calibration.{kind}" for kind in ("tsv", "jsonl", "txt"))
+    return next((path for path in found if path.is_file()), None)
+
+
+def _write_targets(
+    samples: Sequence[Sample], generator: Generator, progress: Progress
+) -> list[Sample]:
+    """Let the model write the targets that are missing; samples of like length together."""
+    found = list(samples)
+    missing = [i for i, s in enumerate(found) if s.target is None and s.source]
+    order = sorted(missing, key=lambda i: len(found[i].source or ()))
+    for begin in range(0, len(order), TOGETHER):
+        progress("writing targets", begin / len(order))
+        these = order[begin : begin + TOGETHER]
+        results = generator.generate(
+            [list(found[i].source or ()) for i in these],
+            batch_size=len(these),
+            num_beams=1,
+            temperature=0.0,
+            max_new_tokens=WRITTEN,
+        )
+        for i, result in zip(these, results, strict=True):
+            found[i] = replace(found[i], target=tuple(np.asarray(result.tokens).tolist()))
+    return [sample for sample in found if sample.target]

@@ -1,0 +1,66 @@
+"""The floating-point graphs of a bundle, to make another bundle of."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import onnx_ir as ir
+
+from edgedec.devices.passes.change import replace
+from edgedec.errors import InputError
+from edgedec.runtime.bundle import Bundle
+
+NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+def float_graphs(bundle: Bundle) -> dict[str, ir.Model]:
+    """Every component's graph with float32 weights, which stay in their file until they are read.
+
+    Weights that are stored in 16 bits lose the node that widens them.
+
+    Raises:
+        InputError: the bundle's weights are codes already.
+    """
+    if bundle.manifest.codebooks is not None:
+        raise InputError(
+            f"the weights of {str(bundle.folder)!r} are codes already "
+            f"({bundle.manifest.codebooks.scheme}): quantize the bundle or checkpoint that it was "
+            "made from."
+        )
+    models = {}
+    for name, component in bundle.manifest.components.items():
+        models[name] = ir.load(bundle.path(component.file))
+        _widen(models[name].graph)
+    return models
+
+
+def _widen(graph: ir.Graph) -> None:
+    """Let initializers of 16 bits be float32 where all that reads them is a cast to it."""
+    for node in list(graph):
+        stored = node.inputs[0] if (node.domain, node.op_type) == ("", "Cast") else None
+        if (
+            stored is None
+            or not stored.is_initializer()
+            or stored.dtype not in NARROW
+            or node.attributes["to"].as_int() != ir.DataType.FLOAT
+            or len(stored.uses()) != 1
+        ):
+            continue
+        narrow, name = stored.const_value, str(stored.name)
+        assert narrow is not None
+        shape = ir.Shape(narrow.shape.numpy())
+        tensor = ir.LazyTensor(
+            partial(_read, narrow, name), dtype=ir.DataType.FLOAT, shape=shape, name=name
+        )
+        wide = ir.Value(
+            name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        replace(graph, node.outputs[0], wide)
+        graph.remove(node, safe=True)
+        del graph.initializers[name]
+        graph.register_initializer(wide)
+
+
+def _read(narrow: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
+    return ir.Tensor(narrow.numpy().astype(np.float32), name=name)

@@ -1,0 +1,335 @@
+"""The steps of making a bundle with codes, in order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from os import PathLike, fspath
+from pathlib import Path
+
+from edgedec.devices.base import get_device
+from edgedec.errors import InputError
+from edgedec.export.bundle import WEIGHTS, Progress, new_folder, save_graphs, write_file
+from edgedec.export.codebooks import ROUNDED, Lowered, in_fp32, lower
+from edgedec.export.coded import coded_logits, coded_program
+from edgedec.export.floats import float_graphs
+from edgedec.export.learn import (
+    Choice,
+    Key,
+    Quantizer,
+    Sites,
+    find_sites,
+    keys_of,
+    values_key,
+)
+from edgedec.export.model import Model, agreement, available_threads, open_model, task_scores
+from edgedec.export.pipeline import DEVICE
+from edgedec.export.route import Graphs
+from edgedec.export.sensitivity import mixed_choices
+from edgedec.export.verify import TOLERANCE, once, verify, verify_rounding
+from edgedec.export.workplace import FINISHED, float_bundle, workplace
+from edgedec.kernels.codebook_matmul import COMPUTES, Compute
+from edgedec.quantize.calibrate import Learner, calibrate, moments, score
+from edgedec.quantize.matrices import Matrix
+from edgedec.quantize.method import Method
+from edgedec.quantize.methods import METHODS
+from edgedec.quantize.options import MIXED, QuantizeOptions
+from edgedec.quantize.pool import Pool
+from edgedec.quantize.report import REPORT, QuantizationReport, Task, to_json
+from edgedec.quantize.scheme import SCHEMES, Scheme
+from edgedec.quantize.statistics import Statistics
+from edgedec.quantize.store import Store
+from edgedec.runtime.bundle import Bundle
+from edgedec.runtime.manifest import MANIFEST, Manifest, dump_manifest, load_manifest
+
+PATH = "codes"
+CHECKED = (9, 9)
+"""Source and target tokens of the check."""
+EIGHT = "rtn"
+"""The method for 8 bits: nothing that is learned would be seen."""
+
+
+def quantize_source(
+    source: str | PathLike[str],
+    out: str | PathLike[str],
+    options: QuantizeOptions,
+    progress: Progress,
+    *,
+    report: bool = True,
+) -> QuantizationReport | None:
+    """Make a bundle with codes of a checkpoint, or of a bundle with floating-point weights.
+
+    Args:
+        source: checkpoint, hub id or bundle.
+        out: the bundle to write.
+        options: how.
+        progress: told what is being done, and which fraction of it is.
+        report: measure what it costs, also by methods that need no text. Otherwise these give None.
+
+    Raises:
+        InputError: options that do not fit together, or a text that cannot be used.
+        EdgedecError: as `edgedec.export.export_checkpoint`.
+    """
+    begin = time.perf_counter()
+    target = Path(out)
+    compute = _compute(options)
+    method = stored_method(options.method)
+    with (
+        new_folder(target, force=options.force) as folder,
+        workplace(target) as work,
+        Pool(options.threads or available_threads()) as pool,
+    ):
+        bundle = float_bundle(fspath(source), work, options, progress)
+        graphs = float_graphs(bundle)
+        sites = find_sites(graphs)
+        scheme = scheme_of(options)
+        choices = uniform_choices(sites, scheme, method)
+        model = None
+        if report or any(choice.method.calibrated for choice in choices.values()):
+            model = open_model(fspath(source), bundle, graphs, sites, options, pool, work, progress)
+            if options.bits == MIXED:
+                choices = mixed_choices(model, options, method, progress)
+            quantizer, found = learn(model, options, choices, progress, work / FINISHED)
+        else:
+            found = None
+            quantizer = Quantizer(keys_of(sites), choices, options.settings, {}, pool, None)
+            quantize_without_text(sites, quantizer, progress)
+        coded = float_graphs(bundle)
+        lowered = lower(
+            coded,
+            get_device(DEVICE),
+            quantizer.tensors,
+            scheme.name,
+            compute,
+            portable=options.portable,
+        )
+        manifest = _write(bundle, lowered, coded, folder, progress)
+        if model is not None and found is not None:
+            found = replace(found, task=_task(model, Bundle(folder, manifest), progress))
+            data = to_json(found.without_times()).encode()
+            files = {**manifest.files, REPORT: write_file(folder / REPORT, data)}
+            manifest = replace(manifest, files=dict(sorted(files.items())))
+        if options.verify:
+            manifest = _verified(Bundle(folder, manifest), bundle, lowered, pool, progress)
+        text = dump_manifest(manifest)
+        load_manifest(text)  # what no reader takes is not written
+        write_file(folder / MANIFEST, text.encode())
+    return None if found is None else replace(found, seconds=time.perf_counter() - begin)
+
+
+def stored_method(name: str) -> Method:
+    """The method of that name, whose results a bundle can hold.
+
+    Raises:
+        InputError: no such method, or one that only serves comparisons.
+    """
+    if name not in METHODS:
+        raise InputError(f"--method {name!r}: choose one of {', '.join(METHODS)}.")
+    if not METHODS[name].stored:
+        stored = ", ".join(method.name for method in METHODS.values() if method.stored)
+        raise InputError(
+            f"--method {name}: no bundle can hold its result, it is there for --compare; choose "
+            f"one of {stored}."
+        )
+    return METHODS[name]
+
+
+def scheme_of(options: QuantizeOptions) -> Scheme:
+    """Which matrix gets how many bits; where they are mixed, the most that it can get."""
+    if options.bits == MIXED:
+        return Scheme(MIXED, bits=8, embedding_bits=options.embedding_bits or 8)
+    (scheme,) = (scheme for scheme in SCHEMES.values() if scheme.bits == options.bits)
+    return replace(scheme, embedding_bits=options.embedding_bits or scheme.embedding_bits)
+
+
+def uniform_choices(sites: Sites, scheme: Scheme, method: Method) -> dict[Key, Choice]:
+    """The same method for every matrix, with the bits of a scheme; 8 bits are only rounded.
+
+    Raises:
+        InputError: the method cannot do with so many bits.
+    """
+    choices = {}
+    for component, some in sites.items():
+        for matrix in (site.matrix for site in some):
+            bits = scheme.bits_of(matrix.rows, embedding=matrix.role != "linear")
+            chosen = METHODS[EIGHT] if bits == 8 else method
+            if bits not in chosen.bits:
+                raise InputError(
+                    f"--method {method.name} makes codes of "
+                    f"{' or '.join(map(str, method.bits))} bits, not of {bits}."
+                )
+            choices[component, matrix.name] = Choice(bits, chosen)
+    return choices
+
+
+def learn(
+    model: Model,
+    options: QuantizeOptions,
+    choices: Mapping[Key, Choice],
+    progress: Progress,
+    finished: Path,
+) -> tuple[Quantizer, QuantizationReport]:
+    """Quantize all matrices in the order in which the model uses them.
+
+    Args:
+        model: what to quantize.
+        options: how.
+        choices: key of a matrix -> bits and method.
+        progress: told the fraction of all weights that are done.
+        finished: a folder to keep finished matrices in.
+    """
+    store = Store(finished, _work_key(model, options, choices))
+    ends = head_statistics(model, choices)
+    quantizer = Quantizer(model.keys, choices, options.settings, ends, model.pool, store)
+    learner = Learner(quantizer, options.sequential)
+    divergences = calibrate(
+        model.program,
+        model.calibration.batches,
+        {PATH: learner},
+        model.pool,
+        scratch=model.scratch,
+        progress=lambda fraction: progress("quantizing", fraction),
+    )
+    agreements = [agreement(model.calibration, divergences[PATH])]
+    if model.evaluation is not None:
+        values = {PATH: lambda m: quantizer.found[model.keys[id(m)]].dequantize()}
+        scored = score(
+            model.program, model.evaluation.batches, values, model.pool, scratch=model.scratch
+        )
+        agreements.append(agreement(model.evaluation, scored[PATH]))
+    report = QuantizationReport(
+        source=model.bundle.manifest.source.id,
+        method=options.method,
+        bits=str(options.bits),
+        budget=options.budget,
+        sequential=options.sequential,
+        settings=options.settings,
+        calibration=model.calibration.text,
+        matrices=tuple(quantizer.reports.values()),
+        agreements=tuple(agreements),
+        task=None,
+        seconds=None,
+    )
+    return quantizer, report
+
+
+def _task(model: Model, coded: Bundle, progress: Progress) -> Task | None:
+    """What both models generate, against the evaluation text's targets."""
+    if not model.pairs or model.evaluation is None:
+        return None
+    before = task_scores(model.bundle, model.pairs, model.pool, progress)
+    after = task_scores(coded, model.pairs, model.pool, progress)
+    return Task(model.evaluation.text.name, len(model.pairs), before, after)
+
+
+def quantize_without_text(sites: Sites, quantizer: Quantizer, progress: Progress) -> None:
+    """Quantize all matrices by methods that look at nothing else."""
+    matrices = [site.matrix for some in sites.values() for site in some]
+    total = sum(matrix.rows * matrix.columns for matrix in matrices)
+    done = 0
+    progress("quantizing", 0.0)
+    for matrix in matrices:
+        quantizer([matrix], None)
+        done += matrix.rows * matrix.columns
+        progress("quantizing", done / max(total, 1))
+
+
+def head_statistics(model: Model, choices: Mapping[Key, Choice]) -> dict[bytes, Statistics]:
+    """Statistics of the head's inputs, by the head's values, where a table that is it needs them.
+
+    A model reads its embedding first and its head last; one table is quantized once.
+    """
+    tables = [
+        site.matrix
+        for some in model.sites.values()
+        for site in some
+        if site.matrix.role == "embedding" and choices[model.keys[id(site.matrix)]].bits < 8
+    ]
+    wanted = {values_key(matrix) for matrix in tables}
+    found: dict[bytes, Statistics] = {}
+    if wanted:
+
+        def receive(matrices: Sequence[Matrix], statistics: Statistics) -> None:
+            found.update({values_key(m): statistics for m in matrices if m.role == "head"})
+
+        moments(
+            model.program,
+            model.calibration.batches,
+            model.pool,
+            receive,
+            wanted=lambda m: m.role == "head" and values_key(m) in wanted,
+            scratch=model.scratch,
+        )
+    return found
+
+
+def _work_key(model: Model, options: QuantizeOptions, choices: Mapping[Key, Choice]) -> str:
+    """Equal where everything is that the codes depend on."""
+    facts = [
+        version("edgedec"),
+        {name: entry.sha256 for name, entry in sorted(model.bundle.manifest.files.items())},
+        sorted((*key, choice.bits, choice.method.name) for key, choice in choices.items()),
+        asdict(options.settings),
+        options.sequential,
+    ]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for batch in model.calibration.batches:
+        for array in (batch.source, batch.source_mask, batch.target, batch.target_mask):
+            digest.update(b"none" if array is None else array.tobytes())
+    return digest.hexdigest()
+
+
+def _write(
+    bundle: Bundle, lowered: Lowered, graphs: Graphs, folder: Path, progress: Progress
+) -> Manifest:
+    """Write the graphs, and copy what is not of them."""
+    files, parameters = save_graphs(graphs, folder, progress)
+    old = bundle.manifest
+    replaced = {WEIGHTS, REPORT, *(component.file for component in old.components.values())}
+    for name in old.files.keys() - replaced:
+        files[name] = write_file(folder / name, bundle.path(name).read_bytes())
+    return replace(
+        old,
+        producer=f"edgedec {version('edgedec')}",
+        components={
+            name: replace(component, file=f"{name}.onnx", device=DEVICE, precision=lowered.scheme)
+            for name, component in old.components.items()
+        },
+        codebooks=lowered.block(None),
+        parameters=parameters,
+        verified=None,
+        files=dict(sorted(files.items())),
+    )
+
+
+def _verified(
+    coded: Bundle, floats: Bundle, lowered: Lowered, pool: Pool, progress: Progress
+) -> Manifest:
+    """Compare the graphs with products in float32, closely, and then as they are.
+
+    Function bodies compute in float32 anyway, so without the library there is one comparison.
+    """
+    progress("verifying", 0.0)
+    manifest = coded.manifest
+    program = coded_program(float_graphs(floats))
+    exact = once(coded_logits(program, lowered.values, ROUNDED["fp32"], pool))
+    if lowered.compute == "fp32" or get_device(DEVICE).fallback() is not None:
+        manifest = replace(manifest, verified=verify(coded, exact, TOLERANCE["fp32"], CHECKED))
+    else:
+        with in_fp32(coded) as same:
+            verified = verify(same, exact, TOLERANCE["fp32"], CHECKED)
+        rounded = coded_logits(program, lowered.values, ROUNDED[lowered.compute], pool)
+        rounding = verify_rounding(coded, rounded, exact, CHECKED)
+        manifest = replace(manifest, verified=verified, codebooks=lowered.block(rounding))
+    progress("verifying", 1.0)
+    return manifest
+
+
+def _compute(options: QuantizeOptions) -> Compute:
+    if options.compute not in (None, *COMPUTES):
+        raise InputError(f"--compute {options.compute!r}: choose one of {', '.join(COMPUTES)}.")
+    return options.compute or COMPUTES[0]

@@ -1,0 +1,73 @@
+"""What quantizing keeps until it is done: the floating-point bundle, and finished matrices."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgedec.errors import InputError
+from edgedec.export import pipeline
+from edgedec.export.bundle import Progress
+from edgedec.export.leftovers import sweep
+from edgedec.quantize.options import QuantizeOptions
+from edgedec.runtime.bundle import Bundle, open_bundle
+from edgedec.runtime.manifest import MANIFEST
+
+OF_CHECKPOINTS = ("revision", "tokenizer", "via", "stages")
+"""Options that say how to export a checkpoint."""
+FINISHED = "finished"
+"""The folder of finished matrices."""
+
+
+@contextmanager
+def workplace(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` that goes when the block succeeds.
+
+    It stays where the block fails and finished matrices are in it, so that the next try goes on
+    with them; the next export to ``out`` removes one that is a day old.
+    """
+    work = out.parent / f".{out.name}.quantizing"
+    sweep(out.parent, work.name)
+    work.mkdir(exist_ok=True)
+    try:
+        yield work
+    except BaseException:
+        finished = work / FINISHED
+        if not finished.is_dir() or not any(finished.iterdir()):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def float_bundle(source: str, work: Path, options: QuantizeOptions, progress: Progress) -> Bundle:
+    """The source as a bundle with floating-point weights: itself, or an export into ``work``.
+
+    Raises:
+        InputError: options for checkpoints beside a bundle.
+        EdgedecError: as `edgedec.export.export_checkpoint`.
+    """
+    if (Path(source) / MANIFEST).is_file():
+        given = [name for name in OF_CHECKPOINTS if getattr(options, name) is not None]
+        if given:
+            raise InputError(
+                f"--{given[0]} says how to export a checkpoint, but {source!r} is a bundle: leave "
+                "it out, or give the checkpoint."
+            )
+        return open_bundle(source)
+    folder = pipeline.run(
+        source,
+        work / "float",
+        pipeline.Options(
+            stages=options.stages,
+            dtype="fp32",
+            revision=options.revision,
+            tokenizer=options.tokenizer,
+            via=options.via,
+            verify=options.verify,
+            force=True,
+        ),
+        progress,
+    )
+    return open_bundle(folder)
