@@ -55,7 +55,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         return comparison(methods)
 
     monkeypatch.setattr(quantized, "quantize_source", quantize)
-    monkeypatch.setattr(comparing, "compare_methods", compare)
+    monkeypatch.setattr(comparing, "compare_methods", compare_methods)
     return seen
 
 
