@@ -23,7 +23,7 @@ class Shelf:
         keep: bytes that stay in memory where there is a folder.
     """
 
-    def __init__(self, folder: Path | None, keep: int = KEEP) -> None:
+    def __init__(self, folder: Path | None, keep: int) -> None:
         self._folder, self._keep = folder, keep
         self._kept: dict[Hashable, NDArray[Any] | Path] = {}
         self._size = 0

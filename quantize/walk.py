@@ -14,7 +14,7 @@ from edgedec.quantize.batches import Batch, feeds, token_mask
 from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.pool import Pool
 from edgedec.quantize.segments import Program, Segment, StepPlan
-from edgedec.quantize.shelf import Shelf
+from edgedec.quantize.shelf import KEEP, Shelf
 
 Array = NDArray[np.float32]
 FLOAT = "float"
@@ -35,6 +35,7 @@ class Walk:
             `Step.use` first changed it.
         scratch: a folder for values between segments that are too large to keep in memory; None
             keeps them there.
+        keep: bytes of them that stay in memory all the same.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class Walk:
         *,
         paths: Sequence[str] = (),
         scratch: Path | None = None,
+        keep: int = KEEP,
     ) -> None:
         self.program, self.batches = program, batches
         self.paths = tuple(paths)
         self._pool = pool
-        self._shelf = Shelf(scratch)
+        self._shelf = Shelf(scratch, keep)
         self._feeds = [_feeds(program, batch) for batch in batches]
         self._used = dict.fromkeys([FLOAT, *paths], 0)
         """Path -> bits of the slots whose weights are its own."""
