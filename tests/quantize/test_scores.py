@@ -1,0 +1,60 @@
+"""Distances between predictions, against their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import log_softmax
+
+from edgedec.quantize.scores import Sums, compare_logits
+
+
+@given(
+    st.integers(1, 4), st.integers(1, 90), st.integers(2, 30), st.floats(0, 5), st.integers(0, 99)
+)
+def test_definitions(rows: int, length: int, vocab: int, size: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    one = rng.standard_normal((rows, length, vocab), np.float32) * 3
+    other = one + np.float32(size) * rng.standard_normal(one.shape, np.float32)
+    labels = rng.integers(0, vocab, (rows, length))
+    mask = rng.random((rows, length)) < 0.7
+    mask[0, 0] = True
+    found = compare_logits(one, other, labels, mask).mean()
+    p, q = (log_softmax(x[mask].astype(np.float64), axis=-1) for x in (one, other))
+    count = np.arange(len(p))
+    assert found.tokens == mask.sum()
+    assert found.kl == pytest.approx((np.exp(p) * (p - q)).sum(1).mean(), abs=1e-12)
+    assert found.kl >= 0
+    assert found.agreement == (p.argmax(1) == q.argmax(1)).mean()
+    assert found.loss_before == pytest.approx(-p[count, labels[mask]].mean())
+    assert found.loss_after == pytest.approx(-q[count, labels[mask]].mean())
+
+
+def test_a_shift_changes_nothing() -> None:
+    logits = np.random.default_rng(0).standard_normal((2, 5, 9), np.float32)
+    labels = np.zeros((2, 5), np.int64)
+    found = compare_logits(logits, logits.copy(), labels, labels == 0)
+    assert (found.kl, found.agreed) == (0, 10)
+    # Large logits, such as padded vocabularies have, are no trouble.
+    logits[..., 0] = -1e9
+    shifted = compare_logits(logits, logits + np.float32(1e4), labels + 1, labels == 0).mean()
+    assert shifted.kl == pytest.approx(0, abs=1e-4)
+    assert np.isfinite(shifted.loss_after)
+
+
+def test_sums_add_up() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.standard_normal((2, 3, 70, 11), np.float32)
+    labels = rng.integers(0, 11, (3, 70))
+    mask = labels > 2
+    whole = compare_logits(one, other, labels, mask)
+    parts = sum(
+        (
+            compare_logits(one[i : i + 1], other[i : i + 1], labels[i : i + 1], mask[i : i + 1])
+            for i in range(3)
+        ),
+        Sums(),
+    )
+    assert vars(parts) == pytest.approx(vars(whole))
