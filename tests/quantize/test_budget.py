@@ -135,3 +135,18 @@ def test_hundreds_of_units_are_quick() -> None:
     # with so many units next to nothing of the budget is left
     assert 3.199 < mean_bits(some, found) <= 3.2
     assert set(found) == {2, 3, 4}
+
+
+def test_what_is_left_is_used() -> None:
+    # the best step per bit leads to 4 bits, for which there is no room
+    some = [Unit(10, {2: 2, 3: 3, 4: 4}, {2: 10, 3: 9, 4: 0}), Unit(10, {2: 2}, {2: 0})]
+    assert choose_bits(some, 2.5) == [3, 2]
+
+
+def test_equal_bits_can_be_better_than_the_best_steps() -> None:
+    # per bit the first unit's second step gains more, but leaves a bit that nobody can use
+    some = [
+        Unit(10, {2: 2, 3: 3, 4: 4}, {2: 100, 3: 49, 4: 1}),
+        Unit(11, {2: 2, 3: 3}, {2: 50, 3: 0}),
+    ]
+    assert choose_bits(some, 3) == [3, 3]
