@@ -17,13 +17,14 @@ import numpy as np
 from edgedec.quantize.codebook import CodebookTensor
 from edgedec.quantize.damping import Curvature, curvature, damped
 from edgedec.quantize.descent import descend
-from edgedec.quantize.fit import Fit
-from edgedec.quantize.grouping import Groups, contiguous
+from edgedec.quantize.fit import Doubles, Fit
+from edgedec.quantize.grouping import Groups, by_distribution, contiguous
+from edgedec.quantize.joint import learn_jointly
 from edgedec.quantize.kmeans import check_matrix
 from edgedec.quantize.method import Array, Quantized, Settings
 from edgedec.quantize.pool import Pool
 from edgedec.quantize.refit import refit_levels, refit_scales, round_levels
-from edgedec.quantize.size import stored_bits
+from edgedec.quantize.size import ROW_ORDER_BITS, stored_bits
 from edgedec.quantize.start import feed_back, start
 from edgedec.quantize.statistics import Statistics
 from edgedec.quantize.target import corrected
@@ -91,27 +92,67 @@ def _stacks(weights: Sequence[Array]) -> Iterator[list[Array]]:
 def _quantize(
     stack: list[Array], bend: Curvature, bits: int, settings: Settings, pool: Pool
 ) -> list[Quantized]:
-    groups = [contiguous(len(weight), settings.groups) for weight in stack]
-    rows = np.cumsum([0, *(len(weight) for weight in stack)])
-    starts = np.concatenate(
-        [[0], *(g.starts[1:] + first for g, first in zip(groups, rows[:-1], strict=True))]
-    )
-    fit = start(np.concatenate(stack), starts.astype(np.intp), bend, bits, pool)
+    groups = _group(stack, bend, bits, settings, pool)
+    fit = _start(stack, groups, bend, bits, pool)
     best = _Best(fit, pool)
     feed_back(fit, pool)
     best.offer(fit, pool)
+    _refine(fit, best, settings, pool)
+    if settings.joint:
+        fit = _start(stack, groups, bend, bits, pool)
+        learn_jointly(fit, pool)
+        _refine(fit, best, settings, pool)
+    return _results(best, groups, bits)
+
+
+def _refine(fit: Fit, best: _Best, settings: Settings, pool: Pool) -> None:
+    """Rounds of levels, scales and codes; whatever state is better than the best becomes it."""
     for _ in range(settings.rounds):
         mass = refit_levels(fit, pool)
         refit_scales(fit, pool)
         round_levels(fit, mass, pool)
         tables = fit.tables
         for _ in range(settings.sweeps):
-            descend(fit.pull, tables, bend.coupling, pool, fit.codes, fit.values)
+            descend(fit.pull, tables, fit.curvature.coupling, pool, fit.codes, fit.values)
         fit.measure(pool)
         refit_scales(fit, pool)
         if best.offer(fit, pool) < SETTLED:
             break
-    return _results(best, groups, bits)
+
+
+def _group(
+    stack: list[Array], bend: Curvature, bits: int, settings: Settings, pool: Pool
+) -> list[Groups]:
+    plain = [contiguous(len(weight), settings.groups) for weight in stack]
+    if settings.grouping == "contiguous":
+        return plain
+    alike = [by_distribution(weight, settings.groups) for weight in stack]
+    if settings.grouping == "distribution":
+        return alike
+    # A bit per weight makes the objective about 4 times smaller; an order has to be worth its own.
+    price = 4.0 ** (ROW_ORDER_BITS / stack[0].shape[1])
+    losses = [
+        _by_matrix(_start(stack, choice, bend, bits, pool).objective(pool), choice)
+        for choice in (plain, alike)
+    ]
+    return [
+        other if other.order is not None and gain * price < loss else own
+        for own, other, loss, gain in zip(plain, alike, *losses, strict=True)
+    ]
+
+
+def _start(stack: list[Array], groups: list[Groups], bend: Curvature, bits: int, pool: Pool) -> Fit:
+    rows = np.concatenate(
+        [w if g.order is None else w[g.order] for w, g in zip(stack, groups, strict=True)]
+    )
+    counts = np.concatenate([np.diff(g.starts) for g in groups])
+    return start(rows, np.concatenate([[0], np.cumsum(counts)]).astype(np.intp), bend, bits, pool)
+
+
+def _by_matrix(objective: Doubles, groups: list[Groups]) -> Doubles:
+    """Sums ``[matrices]`` of what each group has."""
+    first = np.cumsum([0, *(len(g.starts) - 1 for g in groups[:-1])])
+    return np.add.reduceat(objective, first)
 
 
 class _Best:

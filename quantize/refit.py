@@ -23,8 +23,7 @@ def refit_levels(fit: Fit, pool: Pool) -> Doubles:
     group's objective rises. Levels without codes move beside those that lose most. Levels are no
     integers afterwards and may have changed their order.
     """
-    slope = -_by_level(fit, fit.residual, pool)
-    mass = _by_level(fit, None, pool)
+    slope, mass = slopes(fit, pool)
     dead = mass <= 0
     direction = np.where(dead, 0, slope / np.where(dead, 1, mass))
     product = np.empty_like(fit.values)
@@ -37,6 +36,16 @@ def refit_levels(fit: Fit, pool: Pool) -> Doubles:
         _revive(fit, dead, mass, pool)
     fit.look_up(pool)
     return mass
+
+
+def slopes(fit: Fit, pool: Pool) -> tuple[Doubles, Doubles]:
+    """How the objective falls with each level, and the importance of its weights.
+
+    Returns:
+        Minus half the gradient, and the diagonal of half the second derivative if weights did not
+        interact: ``[G, 2**bits]`` each.
+    """
+    return -_by_level(fit, fit.residual, pool), _by_level(fit, None, pool)
 
 
 def refit_scales(fit: Fit, pool: Pool) -> None:
