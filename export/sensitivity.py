@@ -22,6 +22,7 @@ from edgedec.quantize.methods import METHODS
 from edgedec.quantize.nearest import round_to_nearest
 from edgedec.quantize.objective import relative_error
 from edgedec.quantize.options import END_BITS, QuantizeOptions
+from edgedec.quantize.scheme import SMALL_TABLE
 from edgedec.quantize.size import ROW_ORDER_BITS, stored_bits
 from edgedec.quantize.statistics import Statistics
 
@@ -114,8 +115,6 @@ def _candidates(model: Model, options: QuantizeOptions) -> list[_Candidates]:
 
 
 def _end_bits(matrix: Matrix, options: QuantizeOptions) -> tuple[int, ...]:
-    from edgedec.quantize.scheme import SMALL_TABLE
-
     if options.embedding_bits is not None:
         return (options.embedding_bits,)
     return (8,) if matrix.rows < SMALL_TABLE else END_BITS

@@ -1,14 +1,9 @@
-"""Named ways to quantize a model: which matrix gets how many bits, and by which method."""
+"""Named weight formats: which matrix gets how many bits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-
-import numpy as np
-from numpy.typing import NDArray
-
-from edgedec.quantize.codebook import CodebookTensor
 
 SMALL_TABLE = 1024
 """Embeddings and heads with fewer rows have 8 bits: they weigh little and every token uses them."""
@@ -47,23 +42,3 @@ SCHEMES = MappingProxyType(
         )
     }
 )
-
-
-def quantize(
-    weight: NDArray[np.floating], scheme: Scheme, *, embedding: bool = False
-) -> CodebookTensor:
-    """Quantize a matrix ``[N, K]`` whose rows are outputs (or tokens).
-
-    Args:
-        weight: any float type.
-        scheme: one of `SCHEMES`.
-        embedding: the matrix is the token embedding or the head.
-
-    Raises:
-        ValueError: no matrix, or weights that are NaN, infinite or above 1e30.
-    """
-    from edgedec.quantize.kmeans import kmeans
-    from edgedec.quantize.nearest import round_to_nearest
-
-    bits = scheme.bits_of(len(weight), embedding=embedding)
-    return round_to_nearest(weight) if bits == 8 else kmeans(weight, bits)

@@ -198,14 +198,18 @@ def decoder_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def coded(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of the T5 with codes of 4 bits; do not change it."""
-    return export_checkpoint(checkpoint, tmp_path_factory.mktemp("bundles") / "coded", quant="cb4")
+    return export_checkpoint(
+        checkpoint, tmp_path_factory.mktemp("bundles") / "coded", quant="cb4", method="kmeans"
+    )
 
 
 @pytest.fixture(scope="session")
 def coded_staged(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with codes of 2 bits, and one graph per decoder layer; do not change it."""
     folder = tmp_path_factory.mktemp("bundles") / "coded-staged"
-    return export_checkpoint(checkpoint, folder, quant="cb2", compute="bf16", stages="all")
+    return export_checkpoint(
+        checkpoint, folder, quant="cb2", method="kmeans", compute="bf16", stages="all"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -220,7 +224,9 @@ def coded_decoder_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of a Llama with codes of 3 bits; do not change it."""
     folder = tmp_path_factory.mktemp("llama")
     checkpoint = write_llama(folder / "tiny-llama")
-    return export_checkpoint(checkpoint, folder / "llama", quant="cb3", compute="int8-block")
+    return export_checkpoint(
+        checkpoint, folder / "llama", quant="cb3", method="kmeans", compute="int8-block"
+    )
 
 
 @pytest.fixture

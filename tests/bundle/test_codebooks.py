@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 import edgedec
 from edgedec.errors import CheckFailedError, CheckpointError, InputError
-from edgedec.export import codebooks, export_checkpoint, pipeline, verify
+from edgedec.export import export_checkpoint, quantized, verify
 from edgedec.export.bundle import save_graphs
 from edgedec.kernels.library import library_path, refused
 from edgedec.kernels.packing import Packed
@@ -172,7 +172,7 @@ def test_same_bytes(coded: Path, checkpoint: Path, tmp_path: Path) -> None:
     """But for how the check was computed, also where there is no library."""
     moved = tmp_path / checkpoint.name
     shutil.copytree(checkpoint, moved)
-    again = export_checkpoint(moved, tmp_path / "again", quant="cb4")
+    again = export_checkpoint(moved, tmp_path / "again", quant="cb4", method="kmeans")
     for path in coded.iterdir():
         assert path.read_bytes() == (again / path.name).read_bytes(), path.name
     assert {path.name for path in again.iterdir()} == {path.name for path in coded.iterdir()}
@@ -193,7 +193,9 @@ def test_every_way_to_run_agrees(
 
     With products in float32: a rounded input that lies between two values decides over tokens.
     """
-    export = partial(export_checkpoint, checkpoint, quant="cb3", compute="fp32", verify=False)
+    export = partial(
+        export_checkpoint, checkpoint, quant="cb3", method="kmeans", compute="fp32", verify=False
+    )
     bundles = [
         export(out=tmp_path / "fused"),
         export(out=tmp_path / "standard", portable=True),
@@ -245,12 +247,14 @@ def test_wrong_graphs_are_not_written(
                     break
             return save(models, *rest)
 
-        monkeypatch.setattr(pipeline, "save_graphs", changed)
+        monkeypatch.setattr(quantized, "save_graphs", changed)
 
     for name in ("origin", "levels"):
         change(name)
         with pytest.raises(CheckFailedError, match="differ from the reference by"):
-            export_checkpoint(checkpoint, tmp_path / name, quant="cb4", stages=None)
+            export_checkpoint(
+                checkpoint, tmp_path / name, quant="cb4", method="kmeans", stages=None
+            )
         assert not list(tmp_path.glob(f"*{name}*"))
 
 
@@ -258,11 +262,11 @@ def test_wrong_graphs_are_not_written(
 def test_a_wrong_rounding_is_not_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(codebooks.ROUNDED, "int8", lambda x: np.trunc(4 * x) / 4)
+    monkeypatch.setitem(quantized.ROUNDED, "int8", lambda x: np.trunc(4 * x) / 4)
     monkeypatch.setattr(verify, "ROUNDING_TOLERANCE", 0.1)
     out = tmp_path / "b"
     with pytest.raises(CheckFailedError, match="a reference that rounds as they do"):
-        export_checkpoint(checkpoint, out, quant="cb4")
+        export_checkpoint(checkpoint, out, quant="cb4", method="kmeans")
     assert not out.exists()
 
 
@@ -291,7 +295,7 @@ def test_weights_that_cannot_be_quantized(checkpoint: Path, tmp_path: Path) -> N
     stored["shared.weight"][3, 5] = 1e35
     save_file(stored, broken / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"'encoder\.embed\.weight' cannot be quantized"):
-        export_checkpoint(broken, tmp_path / "b", quant="cb4")
+        export_checkpoint(broken, tmp_path / "b", quant="cb4", method="kmeans")
 
 
 def test_progress(checkpoint: Path, tmp_path: Path) -> None:
@@ -300,6 +304,7 @@ def test_progress(checkpoint: Path, tmp_path: Path) -> None:
         checkpoint,
         tmp_path / "b",
         quant="cb2",
+        method="kmeans",
         verify=False,
         progress=lambda what, fraction: seen.append((what, fraction)),
     )

@@ -40,8 +40,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 def test_formats_are_those_of_the_quantizer() -> None:
     """The command line lists them without importing it."""
     from edgedec.cli.export import command
-    from edgedec.export.pipeline import COMPUTES, QUANTS
-    from edgedec.kernels.codebook_matmul import COMPUTES as KNOWN
+    from edgedec.kernels.codebook_matmul import COMPUTES
+    from edgedec.quantize.methods import METHODS
     from edgedec.quantize.scheme import SCHEMES
 
     choices = {
@@ -49,13 +49,17 @@ def test_formats_are_those_of_the_quantizer() -> None:
         for option in command.params
         if isinstance(option.type, click.Choice)
     }
-    assert choices["quant"] == ["none", *QUANTS] == ["none", *SCHEMES]
-    assert choices["compute"] == list(COMPUTES) == list(KNOWN)
+    assert choices["quant"] == ["none", *SCHEMES]
+    assert choices["compute"] == list(COMPUTES)
+    stored = [method.name for method in METHODS.values() if method.stored]
+    assert sorted(choices["method"]) == sorted(stored)
 
 
 DEFAULTS = {
     "quant": None,
     "compute": None,
+    "method": None,
+    "calibration": None,
     "portable": False,
     "stages": None,
     "dtype": "fp32",
@@ -80,11 +84,14 @@ def test_json_and_the_other_options(invoke: Invoke, calls: Calls, tmp_path: Path
         "export", "-m", "some/model", "-o", out, "--json", "--stages", "0,1,4", "--dtype", "bf16",
         "--revision", "v2", "--tokenizer", "tok", "--via", "optimum", "--no-verify", "--force",
         "--quant", "cb3", "--compute", "int8-block", "--portable",
+        "--method", "gptq", "--calib", "text.txt",
     )  # fmt: skip
     assert json.loads(result.stdout) == {"bundle": out, "bytes": 1500}
     assert calls[0][2] == DEFAULTS | {
         "quant": "cb3",
         "compute": "int8-block",
+        "method": "gptq",
+        "calibration": "text.txt",
         "portable": True,
         "stages": "0,1,4",
         "dtype": "bf16",

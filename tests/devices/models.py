@@ -20,6 +20,7 @@ from edgedec.kernels.codebook_matmul import Compute
 from edgedec.kernels.library import library_path, refused, register
 from edgedec.kernels.operator import DOMAIN
 from edgedec.quantize.codebook import CodebookTensor
+from edgedec.quantize.kmeans import kmeans
 from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.nearest import round_to_nearest
 
@@ -55,6 +56,11 @@ def graph(text: str, **shapes: tuple[int, ...]) -> ir.Model:
 def nearest(matrix: Matrix) -> CodebookTensor:
     """8 bits, rounded."""
     return round_to_nearest(matrix.read())
+
+
+def codes_of(bits: int) -> Callable[[Matrix], CodebookTensor]:
+    """Codes of so many bits, by methods that need no text."""
+    return lambda m: round_to_nearest(m.read()) if bits == 8 else kmeans(m.read(), bits)
 
 
 def lower(

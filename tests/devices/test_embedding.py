@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.devices.models import graph, lower, lowered_like, nodes, operators
+from tests.devices.models import codes_of, graph, lower, lowered_like, nodes, operators
 
-from edgedec.quantize.codebook import CodebookTensor
+from edgedec.quantize.codebook import BITS, CodebookTensor
 from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.nearest import round_to_nearest
-from edgedec.quantize.scheme import SCHEMES, quantize
 
 IDS = np.array([[0, 39, 7], [1, 1, 20]], np.int64)
 LOOKUP = "edgedec::CodebookGather"
 
 
 @pytest.mark.parametrize("way", ["input_ids", "Reshape (input_ids, shape)"])
-@pytest.mark.parametrize("scheme", ["int8", "cb4", "cb3", "cb2"])
-def test_the_embedding(way: str, scheme: str) -> None:
+@pytest.mark.parametrize("bits", BITS)
+def test_the_embedding(way: str, bits: int) -> None:
     text = f"""
     g (int64[b, t] input_ids) => (float[b, t, 24] y) {{
         shape = Constant <value = int64[2] {{-1, 3}}> ()
@@ -26,10 +25,9 @@ def test_the_embedding(way: str, scheme: str) -> None:
     }}
     """
     model = graph(text, w=(40, 24))
-    bits = SCHEMES[scheme]
-    (matrix,) = lowered_like(model, {"input_ids": IDS}, lambda m: quantize(m.read(), bits))
+    (matrix,) = lowered_like(model, {"input_ids": IDS}, codes_of(bits))
     assert operators(model)[-1] == LOOKUP
-    assert (matrix.name, matrix.packed.bits) == ("decoder.embed", bits.bits)
+    assert (matrix.name, matrix.packed.bits) == ("decoder.embed", bits)
     (node,) = nodes(model, "CodebookGather")
     assert node.attributes["K"].as_int() == 24
 

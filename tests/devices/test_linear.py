@@ -8,12 +8,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
-from tests.devices.models import graph, lower, lowered_like, nodes, operators
+from tests.devices.models import codes_of, graph, lower, lowered_like, nodes, operators
 
-from edgedec.quantize.codebook import CodebookTensor
+from edgedec.quantize.codebook import BITS, CodebookTensor
 from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.nearest import round_to_nearest
-from edgedec.quantize.scheme import SCHEMES, quantize
 
 RNG = np.random.default_rng(1)
 Shapes = dict[str, tuple[int, ...]]
@@ -234,10 +233,10 @@ def test_a_node_that_is_called_like_what_another_one_computes() -> None:
     lowered_like(graph(text, w=(40, 16), v=(40, 16)), x(3, 40))
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_format(scheme: str) -> None:
-    matrices = lowered_like(attention(), x(5, 40), lambda m: quantize(m.read(), SCHEMES[scheme]))
-    assert {m.packed.bits for m in matrices} == {SCHEMES[scheme].bits}
+@pytest.mark.parametrize("bits", BITS)
+def test_every_format(bits: int) -> None:
+    matrices = lowered_like(attention(), x(5, 40), codes_of(bits))
+    assert {m.packed.bits for m in matrices} == {bits}
 
 
 def shuffled(matrix: Matrix) -> CodebookTensor:
@@ -268,7 +267,7 @@ def test_bits_that_differ_within_a_group() -> None:
     """A packed matrix has one width of codes."""
 
     def mixed(matrix: Matrix) -> CodebookTensor:
-        return quantize(matrix.read(), SCHEMES["int8" if matrix.name == "wk" else "cb4"])
+        return codes_of(8 if matrix.name == "wk" else 4)(matrix)
 
     matrices = lowered_like(attention(), x(5, 40), mixed)
     assert [(m.name[-1], m.packed.bits) for m in matrices] == [

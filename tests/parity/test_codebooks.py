@@ -95,7 +95,9 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     case: Case = request.param
     folder = tmp_path_factory.mktemp("codes")
     checkpoint, oracle = case.write(folder / "checkpoint")
-    made = Subject(case, folder, checkpoint, oracle, {"quant": "cb4", "compute": "fp32"})
+    made = Subject(
+        case, folder, checkpoint, oracle, {"quant": "cb4", "method": "kmeans", "compute": "fp32"}
+    )
     assert isinstance(oracle, Transformers | Mu)
     give(oracle, checkpoint, stored_matrices(made.generator().bundle))
     return made
@@ -133,6 +135,8 @@ def test_tokens(way: Subject, beams: int) -> None:
 @pytest.mark.parametrize("scheme", ["cb4", "int8"])
 def test_every_format_passes_its_check(subject: Subject, tmp_path: Path, scheme: str) -> None:
     """With inputs rounded to int8, where there is a library; and with standard attention."""
-    export_checkpoint(subject.checkpoint, tmp_path / "fused", quant=scheme)
+    export_checkpoint(subject.checkpoint, tmp_path / "fused", quant=scheme, method="kmeans")
     out = tmp_path / "portable"
-    export_checkpoint(subject.checkpoint, out, quant=scheme, portable=True, compute="int8-block")
+    export_checkpoint(
+        subject.checkpoint, out, quant=scheme, method="kmeans", portable=True, compute="int8-block"
+    )

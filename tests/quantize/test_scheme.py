@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from edgedec.quantize.scheme import SCHEMES, SMALL_TABLE, quantize
+from edgedec.quantize.scheme import SCHEMES, SMALL_TABLE
 
 
 @pytest.mark.parametrize(
@@ -15,11 +14,10 @@ from edgedec.quantize.scheme import SCHEMES, SMALL_TABLE, quantize
 def test_bits(name: str, linear: int, embedding: int, small: int) -> None:
     scheme = SCHEMES[name]
     assert scheme.name == name
-    weight = np.random.default_rng(0).standard_normal((SMALL_TABLE, 8)).astype(np.float32)
-    assert quantize(weight, scheme).bits == linear
-    assert quantize(weight, scheme, embedding=True).bits == embedding
-    assert quantize(weight[1:], scheme).bits == linear
-    assert quantize(weight[1:], scheme, embedding=True).bits == small
+    assert scheme.bits_of(SMALL_TABLE, embedding=False) == linear
+    assert scheme.bits_of(SMALL_TABLE, embedding=True) == embedding
+    assert scheme.bits_of(SMALL_TABLE - 1, embedding=False) == linear
+    assert scheme.bits_of(SMALL_TABLE - 1, embedding=True) == small
 
 
 def test_schemes_cannot_be_changed() -> None:
