@@ -59,7 +59,7 @@ def make_batches(
         ValueError: an encoder-decoder's sample without a source or target, or nothing is left.
     """
     pairs = [_pair(sample, start) for sample in samples]
-    kept = [pair for pair in pairs if pair.inputs and (start is None or pair.source)]
+    kept = [pair for pair in pairs if pair.labels and (start is None or pair.source)]
     if not kept:
         raise ValueError("no sample has a token to predict")
     batches: list[Batch] = []

@@ -137,8 +137,8 @@ def samples(graphs: Graphs, *, count: int = 12, seed: int = 0) -> list[Sample]:
     return [Sample(row(12) if "encoder" in graphs else None, row(20)) for _ in range(count)]
 
 
-def run_whole(graphs: Graphs, text: Sequence[Batch]) -> list[Array]:
-    """Logits of every batch, graph by graph."""
+def run_whole(graphs: Graphs, text: Sequence[Batch], output: str = "logits") -> list[Array]:
+    """An output of every batch, graph by graph."""
     found: list[dict[str, NDArray[Any]]] = [{} for _ in text]
     for model in graphs.values():
         options = onnxruntime.SessionOptions()
@@ -157,7 +157,7 @@ def run_whole(graphs: Graphs, text: Sequence[Batch]) -> list[Array]:
                 str(v.name): known[str(v.name)] for v in model.graph.inputs if v.name in known
             }
             known |= dict(zip(names, session.run(names, inputs), strict=True))
-    return [known["logits"] for known in found]
+    return [known[output] for known in found]
 
 
 def with_weights(graphs: Graphs, values: Mapping[str, Array]) -> Graphs:

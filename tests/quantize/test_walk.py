@@ -33,7 +33,7 @@ MODELS = {"encoder-decoder": t5, "decoder-only": llama}
 Open = Callable[..., Graphs]
 
 
-@pytest.fixture(params=MODELS.values(), ids=MODELS)
+@pytest.fixture(params=[*MODELS.values()], ids=[*MODELS])
 def opened(request: pytest.FixtureRequest) -> Open:
     found: Open = request.param
     return found
@@ -68,7 +68,9 @@ def test_both_paths_are_the_whole_graphs(opened: Open, stages: str | None) -> No
     for path, model in enumerate((graphs, with_weights(opened(stages), changed))):
         for logits, expected in zip(found[path], run_whole(model, text), strict=True):
             assert logits.shape == expected.shape
-            np.testing.assert_allclose(logits, expected, atol=CLOSE * np.ptp(expected), rtol=0)
+            np.testing.assert_allclose(
+                logits, expected, atol=CLOSE * float(np.ptp(expected)), rtol=0
+            )
     assert all(np.abs(a - b).max() > 0.1 for a, b in zip(*found, strict=True))
 
 
@@ -185,4 +187,4 @@ def test_the_builtin_model() -> None:
     text = batches(graphs, count=6)
     found, _ = all_logits(program(graphs), text)
     for logits, expected in zip(found, run_whole(graphs, text), strict=True):
-        np.testing.assert_allclose(logits, expected, atol=CLOSE * np.ptp(expected), rtol=0)
+        np.testing.assert_allclose(logits, expected, atol=CLOSE * float(np.ptp(expected)), rtol=0)

@@ -1,0 +1,154 @@
+"""Where graphs are cut, and what lives across the cuts."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from tests.devices.models import graph
+from tests.quantize.graphs import g2p, llama, noise, program, run_whole, sites, t5, with_weights
+
+from edgedec.quantize.batches import Batch, make_batches
+from edgedec.quantize.pool import Pool
+from edgedec.quantize.samples import Sample
+from edgedec.quantize.segments import cut
+from edgedec.quantize.walk import FLOAT, Walk
+
+GENERIC = """
+main (int64[B, T] input_ids, float[B, T, 24] hidden) => (float[N, 12] scores) {
+    e = Gather (table, input_ids)  # embed
+    u = MatMul (e, first)  # first
+    v = MatMul (e, second)  # second
+    w = Add (u, hidden)
+    six = Constant <value_ints = [-1, 24]> ()
+    p, q = Split <axis = -1, num_outputs = 2> (v)
+    pq = Concat <axis = -1> (q, p)
+    flat = Reshape (pq, six)
+    g = Gemm <transB = 1> (flat, third, bias)  # third
+    rest = Reshape (w, six)
+    sum = Add (g, rest)
+    again = MatMul (hidden, first24)  # of an input
+    flatter = Reshape (again, six)
+    total = Mul (sum, flatter)
+    scores = MatMul (total, last)  # last
+}
+"""
+SHAPES = {
+    "table": (40, 16),
+    "first": (16, 24),
+    "second": (16, 24),
+    "third": (24, 24),
+    "bias": (24,),
+    "first24": (24, 24),
+    "last": (24, 12),
+}
+
+
+def test_steps_of_an_encoder_decoder() -> None:
+    steps = program(t5()).steps
+    names = [[m.name for m in step.matrices] for step in steps]
+    assert [step.component for step in steps] == ["encoder"] * 14 + ["decoder"] * 20
+    assert names[0] == ["encoder.embed.weight"]
+    assert names[1] == [f"encoder.0.self_attn.{part}.weight" for part in "qkv"]
+    assert names[13] == [f"decoder.{i}.cross_attn.{p}.weight" for i in range(3) for p in "kv"]
+    assert names[14] == ["decoder.embed.weight"]
+    assert names[-1] == ["head.weight"]
+    assert [n for n, step in enumerate(steps) if step.x is None] == [0, 14]
+
+
+@pytest.mark.parametrize(("model", "weights"), [(t5, None), (llama, None), (g2p, 4_187_520)])
+def test_every_matrix_has_its_step(model: type, weights: int | None) -> None:
+    graphs = model()
+    found = [m.name for step in program(graphs).steps for m in step.matrices]
+    expected = [site.matrix.name for those in sites(graphs).values() for site in those]
+    assert sorted(found) == sorted(expected)
+    if weights is not None:
+        assert program(graphs).weights == weights
+
+
+@pytest.mark.parametrize("model", [t5, llama])
+@pytest.mark.parametrize("stages", [None, "all"])
+def test_little_lives_across_a_cut(model: type, stages: str | None) -> None:
+    """A residual stream, what is multiplied next, the source; no keys of layers that come later."""
+    for segment in program(model(stages)).segments:
+        assert len(segment.takes) <= 3
+        assert len(segment.gives) <= 2
+
+
+def test_values_expire_once() -> None:
+    cut_up = program(t5())
+    expired = [name for segment in cut_up.segments for name in segment.expires]
+    given = {name for segment in cut_up.segments for name in segment.gives}
+    assert len(expired) == len({*expired})
+    assert given - {*expired} == {cut_up.output}
+
+
+def generic() -> dict[str, ir.Model]:
+    one = graph(
+        "main (int64[B, S] input_ids, int64[B, S] attention_mask) => (float[B, S, 24] hidden_out) {"
+        " near = Gather (near_table, input_ids)\n"
+        " hidden_out = MatMul (near, near_first)\n }",
+        near_table=(40, 16),
+        near_first=(16, 24),
+    )
+    return {"one": one, "two": graph(GENERIC, **SHAPES)}
+
+
+def text() -> list[Batch]:
+    """Sources as long as their targets: the two graphs are added up."""
+    rng = np.random.default_rng(0)
+    rows = [tuple(rng.integers(3, 40, n).tolist()) for n in (5, 5, 3)]
+    return make_batches([Sample(row, row) for row in rows], pad=0, start=0, tokens=10)
+
+
+def test_any_graph() -> None:
+    graphs = generic()
+    cut_up = cut(graphs, sites(graphs), output="scores")
+    names = [[m.name for m in step.matrices] for step in cut_up.steps]
+    assert names == [
+        ["near_table"],
+        ["near_first"],
+        ["first24"],
+        ["table"],
+        ["first", "second"],
+        ["third"],
+        ["last"],
+    ]
+    changed = {m.name: noise(m.name, m.read()) for step in cut_up.steps for m in step.matrices}
+    with Pool(2) as pool, Walk(cut_up, text(), pool, paths=["q"]) as walk:
+        for step in walk:
+            for batch, tokens in enumerate(text()):
+                if step.has_inputs:
+                    columns = step.matrices[0].columns
+                    assert step.inputs("q", batch).shape == (tokens.predictions, columns)
+            step.use("q", {m.name: changed[m.name] for m in step.matrices})
+        found = [walk.logits(path, b) for path in (FLOAT, "q") for b in range(2)]
+    expected = [
+        scores
+        for model in (generic(), with_weights(generic(), changed))
+        for scores in run_whole(model, text(), output="scores")
+    ]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_matrices_that_nobody_looks_at_are_constants() -> None:
+    graphs = llama()
+    only = {"decoder": [s for s in sites(graphs)["decoder"] if s.matrix.role == "head"]}
+    cut_up = cut(graphs, only)
+    assert [m.name for step in cut_up.steps for m in step.matrices] == ["head.weight"]
+    batches = make_batches([Sample(None, (5, 9, 7, 3))], pad=0, start=None)
+    with Pool(1) as pool, Walk(cut_up, batches, pool) as walk:
+        assert len([*walk]) == 1
+        (expected,) = run_whole(graphs, batches)
+        np.testing.assert_allclose(walk.logits(FLOAT, 0), expected, atol=1e-5)
+
+
+def test_what_cannot_be_cut() -> None:
+    graphs = llama()
+    with pytest.raises(ValueError, match="no graph has an output 'scores'"):
+        cut(graphs, sites(graphs), output="scores")
+    mixed = {**t5(), **llama()}
+    mixed["decoder"].graph.opset_imports[""] = 23
+    with pytest.raises(ValueError, match="operator sets"):
+        cut(mixed, {})
