@@ -1,0 +1,1 @@
+"""English to German: how a small T5 is trained that `edgedec` exports."""
