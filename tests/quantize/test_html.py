@@ -20,6 +20,7 @@ HOSTILE = (
     'q" onload="alert(1)',
     "a & b]]> <!-- $x_1$ ${y} --",
     "\x00\x1b[2J\ud800",
+    r"$\frac{$",
     "重み行列",
 )
 

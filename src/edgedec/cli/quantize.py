@@ -54,7 +54,10 @@ COMPARED = ("rtn-block32", "nf4-block64", "kmeans-rows", "gptq-block32")
     help="Bits of the embedding and the head.  [default: what suits --bits]",
 )
 @click.option(
-    "--calib", "calibration", metavar="FILE", help="Text to calibrate on.  [default: built in]"
+    "--calib",
+    "calibration",
+    metavar="FILE",
+    help="Text to calibrate on.  [default: the checkpoint's, or one that ships with edgedec]",
 )
 @click.option(
     "--tokens", type=int, default=8192, show_default=True, help="Use so many of its tokens."

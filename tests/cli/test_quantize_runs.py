@@ -1,0 +1,134 @@
+"""`edgedec quantize` from end to end, on a model of a few kilobytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from tests.bundle.conftest import write_checkpoint
+
+from edgedec.quantize.report import from_json, to_json
+from edgedec.quantize.store import Store
+
+Invoke = Callable[..., Result]
+FEW = ("--tokens", "96", "--threads", "1", "--no-verify")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    return str(write_checkpoint(tmp_path / "tiny"))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> str:
+    path = tmp_path / "pairs.tsv"
+    path.write_text("".join(f"{word}\t{word[::-1]}\n" for word in ("abc", "stressed", "on", "xyz")))
+    return str(path)
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+def test_the_bundle_holds_what_the_output_says(
+    invoke: Invoke, checkpoint: str, pairs: str, tmp_path: Path
+) -> None:
+    before = content(Path(checkpoint))
+    out, page = tmp_path / "out", tmp_path / "page.html"
+    arguments = ("--calib", pairs, "--eval", pairs, "--html", str(page), "--json")
+    result = invoke("quantize", checkpoint, "-o", str(out), "--bits", "2", *FEW, *arguments)
+    assert result.exit_code == 0, result.output
+    value = json.loads(result.stdout)
+    report = from_json(json.dumps(value["report"]))
+    stored = (out / "quantization.json").read_text("utf-8")
+    assert stored == to_json(report.without_times())
+    assert report.seconds
+    assert [agreement.text.name for agreement in report.agreements] == ["pairs.tsv"] * 2
+    assert report.task is not None
+    assert report.task.samples == 4
+    assert {m.bits for m in report.matrices if m.role == "linear"} == {2}
+    assert f"{report.totals().bits_per_weight:.3f}" in page.read_text("utf-8")
+    assert value["bytes"] == sum(path.stat().st_size for path in out.iterdir())
+    assert invoke("inspect", str(out), "--check").exit_code == 0
+    assert invoke("run", str(out), "abc").exit_code == 0
+    assert content(Path(checkpoint)) == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_an_interrupted_run_goes_on(
+    invoke: Invoke, checkpoint: str, pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[str] = []
+    save = Store.save
+
+    def counted(store: Store, name: str, quantized: Any) -> None:
+        saved.append(name)
+        save(store, name, quantized)
+
+    def interrupted(store: Store, name: str, quantized: Any) -> None:
+        if len(saved) == 5:
+            raise KeyboardInterrupt
+        counted(store, name, quantized)
+
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert invoke("quantize", checkpoint, "-o", str(whole), *FEW, "--calib", pairs).exit_code == 0
+    command = ("quantize", checkpoint, "-o", str(out), *FEW, "--calib", pairs)
+    monkeypatch.setattr(Store, "save", interrupted)
+    assert "goes on with the matrices" in invoke(*command).stderr
+    assert not out.exists()
+    monkeypatch.setattr(Store, "save", counted)
+    assert invoke(*command).exit_code == 0
+    assert len(saved) == len(set(saved))  # nothing was quantized twice
+    assert content(out) == content(whole)
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_other_settings_do_not_go_on(
+    invoke: Invoke, checkpoint: str, pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one method has finished is not taken for another's."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    command = ("quantize", checkpoint, *FEW, "--calib", pairs, "--method")
+    invoke(*command, "kmeans", "-o", str(whole))
+    with monkeypatch.context() as patch:
+        patch.setattr("edgedec.export.quantized.lower", interrupted)
+        invoke(*command, "rtn", "-o", str(out))
+    assert list(tmp_path.glob(".out*"))
+    invoke(*command, "kmeans", "-o", str(out))
+    assert content(out) == content(whole)
+
+
+def test_a_comparison(invoke: Invoke, checkpoint: str, pairs: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    arguments = ("--bits", "2", "--calib", pairs, "--html", str(page), "--json")
+    result = invoke("quantize", checkpoint, "--compare", *FEW, *arguments)
+    assert result.exit_code == 0, result.output
+    plain, *rows = json.loads(result.stdout)["rows"]
+    assert (plain["method"], plain["agreement"]["kl"], plain["output_error"]) == ("float32", 0, 0)
+    assert {"jlcm", "rtn", "gptq", "kmeans-rows"} <= {row["method"] for row in rows}
+    for row in rows:
+        assert row["agreement"]["kl"] > 0
+        assert 2 < row["bits_per_weight"] < 32
+    assert "kmeans-rows" in page.read_text("utf-8")
+    assert not (tmp_path / "out").exists()
+
+
+def test_mixed_bits_keep_to_the_budget(
+    invoke: Invoke, checkpoint: str, pairs: str, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "out")
+    mixed = ("--bits", "mixed", "--budget", "9", "--json")
+    result = invoke("quantize", checkpoint, "-o", out, *FEW, "--calib", pairs, *mixed)
+    assert result.exit_code == 0, result.output
+    report = from_json(json.dumps(json.loads(result.stdout)["report"]))
+    assert report.totals().bits_per_weight <= 9
+    assert len({matrix.bits for matrix in report.matrices}) > 1
