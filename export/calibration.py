@@ -15,7 +15,7 @@ from edgedec.export.bundle import Progress
 from edgedec.quantize.batches import Batch, make_batches
 from edgedec.quantize.report import Text
 from edgedec.quantize.samples import LONGEST, Sample, pick_samples
-from edgedec.quantize.text_files import BUILTIN_NAME, builtin_text, read_pairs
+from edgedec.quantize.text_files import BUILTIN_NAME, TextPair, builtin_text, read_pairs
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.generator import Generator
 from edgedec.runtime.text import Tokenizer
@@ -23,6 +23,8 @@ from edgedec.runtime.text import Tokenizer
 logger = logging.getLogger(__name__)
 WRITTEN = 64
 """Tokens of a target that the model writes itself."""
+LOOKED_AT = 64
+"""Targets that are read to see whether the tokenizer can."""
 TOGETHER = 32
 """Targets that are written side by side."""
 
@@ -94,7 +96,7 @@ def read_calibration(
         )
         samples = pick(builtin_text())
     else:
-        samples = pick(read_pairs(path))
+        samples = pick(_readable(read_pairs(path), tokenizer, path))
     for token in {t for s in samples for t in (*(s.source or ()), *(s.target or ()))}:
         if not 0 <= token < io.vocab_size:
             raise InputError(
@@ -122,6 +124,28 @@ def own_text(source: str) -> Path | None:
     """The calibration text that a checkpoint's folder has, None without."""
     found = (Path(source) / f"calibration.{kind}" for kind in ("tsv", "jsonl", "txt"))
     return next((path for path in found if path.is_file()), None)
+
+
+def _readable(pairs: list[TextPair], tokenizer: Tokenizer, path: Path) -> list[TextPair]:
+    """The pairs without targets, if most of these are no text that the tokenizer can read.
+
+    A model that writes another alphabet than it reads may have a tokenizer for what it reads.
+    """
+    targets = [pair.target for pair in pairs if pair.target is not None][:LOOKED_AT]
+    read = [tokenizer.decode(tokenizer.encode([target])[0]) for target in targets]
+    same = [_letters(a) == _letters(b) for a, b in zip(targets, read, strict=True)]
+    if not targets or 2 * sum(same) >= len(same):
+        return pairs
+    logger.warning(
+        "The tokenizer cannot read the targets in %s: the model writes its own instead, and no "
+        "loss is measured.",
+        path,
+    )
+    return [replace(pair, target=None) for pair in pairs]
+
+
+def _letters(text: str) -> str:
+    return "".join(text.casefold().split())
 
 
 def _write_targets(
