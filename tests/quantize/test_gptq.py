@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -147,19 +147,22 @@ def test_only_the_quantized_model_s_inputs_count(function: Any, pool: Pool) -> N
     np.testing.assert_array_equal(one, two)
 
 
-def test_blocks_of_zeros_stay_zero_and_the_rest_is_as_good(pool: Pool) -> None:
+@pytest.mark.parametrize(("bits", "levels"), [(2, [-1.5, -0.5, 0.5, 1.5]), (4, range(-8, 8))])
+def test_blocks_of_zeros_stay_zero_and_the_rest_is_as_good(
+    bits: int, levels: Sequence[float], pool: Pool
+) -> None:
     weight, statistics = problem(20, 96)
     weight[:, 32:64] = 0
     weight[3] = 0
-    (values,) = gptq_blocks([weight], statistics, 4, SETTINGS, pool)
+    (values,) = gptq_blocks([weight], statistics, bits, SETTINGS, pool)
     assert not values[:, 32:64].any()
     assert not values[3].any()
-    levels = np.arange(-8, 8)
     scale = np.zeros(weight.shape)
     for first in (0, 64):
         part = slice(first, first + 32)
-        scale[:, part] = half(np.abs(weight[:, part]).max(axis=1, keepdims=True) / 8)
-    assert close(values, textbook(weight, levels * scale[:, :, None], statistics))
+        largest = np.abs(weight[:, part]).max(axis=1, keepdims=True)
+        scale[:, part] = half(largest / np.float32(-levels[0]))
+    assert close(values, textbook(weight, np.asarray(levels) * scale[:, :, None], statistics))
 
 
 @pytest.mark.parametrize("function", [gptq, gptq_codebook, gptq_blocks])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgedec.kernels.packing import pack
 from edgedec.quantize.kmeans import kmeans
+from edgedec.quantize.kmeans_rows import kmeans_rows
 from edgedec.quantize.method import Method, Quantized, Settings
 from edgedec.quantize.methods import METHODS
 from edgedec.quantize.pool import Pool
@@ -167,6 +168,15 @@ def test_kmeans_is_what_exports_use(pool: Pool) -> None:
     weight = trained(130, 40)
     (result,) = run("kmeans", [weight], correlated(40), 3, pool)
     np.testing.assert_array_equal(result.dequantize(), kmeans(weight, 3).dequantize())
+
+
+def test_rows_are_weighted_by_the_float_model_s_inputs(pool: Pool) -> None:
+    weight = trained(20, 64)
+    plain, inputs = correlated(64, seed=2).plain, correlated(64, seed=3).plain
+    statistics = Statistics(512, plain, inputs, None)
+    (result,) = METHODS["kmeans-rows"].function([weight], statistics, 3, Settings(), pool)
+    expected = kmeans_rows(weight, plain.diagonal(), 3)
+    np.testing.assert_array_equal(result.dequantize(), expected)
 
 
 def test_importing_the_table_imports_no_method() -> None:
