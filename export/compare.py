@@ -23,6 +23,7 @@ from edgedec.export.model import Model, agreement, available_threads, open_model
 from edgedec.export.quantized import head_statistics, scheme_of, uniform_choices
 from edgedec.export.workplace import float_bundle
 from edgedec.quantize.calibrate import Learner, calibrate, score
+from edgedec.quantize.method import Settings
 from edgedec.quantize.methods import METHODS
 from edgedec.quantize.options import MIXED, QuantizeOptions
 from edgedec.quantize.pool import Pool
@@ -64,7 +65,7 @@ def compare_methods(
         Pool(options.threads or available_threads()) as pool,
     ):
         bundle = float_bundle(fspath(source), Path(scratch), options, progress)
-        graphs = float_graphs(bundle)
+        graphs = float_graphs(bundle, options.settings)
         sites = find_sites(graphs)
         model = open_model(
             fspath(source), bundle, graphs, sites, options, pool, Path(scratch), progress
@@ -114,7 +115,7 @@ def _compared(model: Model, options: QuantizeOptions, name: str, progress: Progr
         ]
     reports = quantizer.reports.values()
     weights = sum(report.weights for report in reports)
-    with _with_values(model, quantizer) as changed:
+    with _with_values(model, quantizer, options.settings) as changed:
         scores = task_scores(changed, model.pairs, model.pool, progress)
     return Compared(
         method=name,
@@ -128,12 +129,12 @@ def _compared(model: Model, options: QuantizeOptions, name: str, progress: Progr
 
 
 @contextmanager
-def _with_values(model: Model, quantizer: Quantizer) -> Iterator[Bundle]:
+def _with_values(model: Model, quantizer: Quantizer, settings: Settings) -> Iterator[Bundle]:
     """A bundle with floating-point weights that codes stand for, as long as the block."""
     if not model.pairs:
         yield model.bundle
         return
-    graphs = float_graphs(model.bundle)
+    graphs = float_graphs(model.bundle, settings)
     for component, sites in find_sites(graphs).items():
         for matrix in (site.matrix for site in sites):
             values = quantizer.found[component, matrix.name].dequantize()

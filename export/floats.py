@@ -8,16 +8,22 @@ import numpy as np
 import onnx_ir as ir
 
 from edgedec.devices.passes.change import replace
+from edgedec.devices.passes.hidden import find_hidden, reorder
+from edgedec.devices.passes.linear import find_linears
 from edgedec.errors import InputError
+from edgedec.quantize.grouping import by_distribution
+from edgedec.quantize.method import Settings
 from edgedec.runtime.bundle import Bundle
 
 NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
-def float_graphs(bundle: Bundle) -> dict[str, ir.Model]:
+def float_graphs(bundle: Bundle, settings: Settings) -> dict[str, ir.Model]:
     """Every component's graph with float32 weights, which stay in their file until they are read.
 
-    Weights that are stored in 16 bits lose the node that widens them.
+    Weights that are stored in 16 bits lose the node that widens them. Where rows of like
+    distribution are to share a codebook, hidden units are put into such an order that those of the
+    first product that computes them do; this changes nothing else, and needs no order of rows.
 
     Raises:
         InputError: the bundle's weights are codes already.
@@ -32,6 +38,8 @@ def float_graphs(bundle: Bundle) -> dict[str, ir.Model]:
     for name, component in bundle.manifest.components.items():
         models[name] = ir.load(bundle.path(component.file))
         _widen(models[name].graph)
+        if settings.grouping != "contiguous":
+            _sort_hidden(models[name].graph, settings.groups)
     return models
 
 
@@ -60,6 +68,13 @@ def _widen(graph: ir.Graph) -> None:
         graph.remove(node, safe=True)
         del graph.initializers[name]
         graph.register_initializer(wide)
+
+
+def _sort_hidden(graph: ir.Graph, groups: int) -> None:
+    for hidden in find_hidden(find_linears(graph)):
+        order = by_distribution(hidden.producers[0].matrix.read(), groups).order
+        if order is not None:
+            reorder(hidden, order)
 
 
 def _read(narrow: ir.TensorProtocol, name: str) -> ir.TensorProtocol:

@@ -124,17 +124,18 @@ class Quantizer:
             statistics = of_table(matrices[0].columns, None)
         names = ["/".join(self._keys[id(matrix)]) for matrix in matrices]
         weights = [_checked(matrix) for matrix in matrices]
-        begin = time.perf_counter()
+        seconds = None
         kept = [self._store.load(name) if self._store is not None else None for name in names]
         found = [quantized for quantized in kept if quantized is not None]
         if len(found) < len(matrices):
+            begin = time.perf_counter()
             found = choice.method.function(
                 weights, statistics, choice.bits, self._settings, self._pool
             )
             for name, quantized in zip(names, found, strict=True):
                 if self._store is not None:
                     self._store.save(name, quantized)
-        seconds = (time.perf_counter() - begin) / len(matrices)
+            seconds = (time.perf_counter() - begin) / len(matrices)
         for matrix, weight, quantized in zip(matrices, weights, found, strict=True):
             key = self._keys[id(matrix)]
             error = relative_error(quantized.dequantize(), weight, statistics.plain)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgedec.export.bundle import Progress
 from edgedec.export.calibration import Calibration, own_text, read_calibration
-from edgedec.export.evaluate import evaluate
+from edgedec.export.evaluate import evaluate, read_task
 from edgedec.export.learn import Key, Sites, keys_of
 from edgedec.export.route import Graphs
 from edgedec.quantize.options import QuantizeOptions
@@ -17,7 +17,7 @@ from edgedec.quantize.pool import Pool
 from edgedec.quantize.report import Agreement, Score
 from edgedec.quantize.scores import Divergence
 from edgedec.quantize.segments import Program, cut
-from edgedec.quantize.text_files import TextPair, read_pairs
+from edgedec.quantize.text_files import TextPair
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.generator import Generator
 
@@ -70,7 +70,7 @@ def open_model(
     evaluation = None if options.evaluation is None else read(options.evaluation)
     pairs: list[TextPair] = []
     if options.evaluation is not None and bundle.manifest.encoder is not None:
-        pairs = [pair for pair in read_pairs(options.evaluation) if pair.target is not None]
+        pairs = read_task(options.evaluation)
     program = cut(graphs, sites)
     keys = keys_of(sites)
     return Model(bundle, program, sites, keys, calibration, evaluation, pairs, pool, scratch)

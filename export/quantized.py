@@ -41,6 +41,7 @@ from edgedec.quantize.options import MIXED, QuantizeOptions
 from edgedec.quantize.pool import Pool
 from edgedec.quantize.report import REPORT, QuantizationReport, Task, to_json
 from edgedec.quantize.scheme import SCHEMES, Scheme
+from edgedec.quantize.segments import Program
 from edgedec.quantize.statistics import Statistics
 from edgedec.quantize.store import Store
 from edgedec.runtime.bundle import Bundle
@@ -84,7 +85,7 @@ def quantize_source(
         Pool(options.threads or available_threads()) as pool,
     ):
         bundle = float_bundle(fspath(source), work, options, progress)
-        graphs = float_graphs(bundle)
+        graphs = float_graphs(bundle, options.settings)
         sites = find_sites(graphs)
         scheme = scheme_of(options)
         choices = uniform_choices(sites, scheme, method)
@@ -98,7 +99,7 @@ def quantize_source(
             found = None
             quantizer = Quantizer(keys_of(sites), choices, options.settings, {}, pool, None)
             quantize_without_text(sites, quantizer, progress)
-        coded = float_graphs(bundle)
+        coded = float_graphs(bundle, options.settings)
         lowered = lower(
             coded,
             get_device(DEVICE),
@@ -114,7 +115,8 @@ def quantize_source(
             files = {**manifest.files, REPORT: write_file(folder / REPORT, data)}
             manifest = replace(manifest, files=dict(sorted(files.items())))
         if options.verify:
-            manifest = _verified(Bundle(folder, manifest), bundle, lowered, pool, progress)
+            program = coded_program(float_graphs(bundle, options.settings))
+            manifest = _verified(Bundle(folder, manifest), program, lowered, pool, progress)
         text = dump_manifest(manifest)
         load_manifest(text)  # what no reader takes is not written
         write_file(folder / MANIFEST, text.encode())
@@ -307,7 +309,7 @@ def _write(
 
 
 def _verified(
-    coded: Bundle, floats: Bundle, lowered: Lowered, pool: Pool, progress: Progress
+    coded: Bundle, program: Program, lowered: Lowered, pool: Pool, progress: Progress
 ) -> Manifest:
     """Compare the graphs with products in float32, closely, and then as they are.
 
@@ -315,7 +317,6 @@ def _verified(
     """
     progress("verifying", 0.0)
     manifest = coded.manifest
-    program = coded_program(float_graphs(floats))
     exact = once(coded_logits(program, lowered.values, ROUNDED["fp32"], pool))
     if lowered.compute == "fp32" or get_device(DEVICE).fallback() is not None:
         manifest = replace(manifest, verified=verify(coded, exact, TOLERANCE["fp32"], CHECKED))

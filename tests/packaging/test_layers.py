@@ -42,6 +42,9 @@ OPTIONAL = {
     "torch": {"export/checkpoint.py", "export/optimum.py"},
     "transformers": {"export/optimum.py"},
     "optimum": {"export/optimum.py"},
+    "matplotlib": {"quantize/plots.py"},
+    "jiwer": {"export/evaluate.py"},
+    "sacrebleu": {"export/evaluate.py"},
 }
 
 
