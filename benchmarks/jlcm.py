@@ -35,7 +35,7 @@ from edgedec.quantize.methods import METHODS
 REFERENCE = "rtn-block32"
 EXISTING = click.Path(exists=True, path_type=Path)
 notes = Console(stderr=True)
-console = Console(width=120)
+console = Console(width=140)
 
 
 @click.command(context_settings={"show_default": True})
@@ -125,6 +125,7 @@ def _cases(
 def table(bits: int, results: Sequence[Measured]) -> Table:
     """One model at one number of bits; in brackets what a figure is of the reference's."""
     reference = next((m for m in results if m.method == REFERENCE), None)
+    error, kl = (None, None) if reference is None else (reference.output_error, reference.kl)
     result = Table(
         title=f"{results[0].case}, {bits} bits",
         caption=f"in brackets: times that of {REFERENCE}",
@@ -138,8 +139,8 @@ def table(bits: int, results: Sequence[Measured]) -> Table:
         result.add_row(
             m.method,
             f"{m.bits_per_weight:.3f}",
-            _beside(m.output_error, reference and reference.output_error),
-            _beside(m.kl, reference and reference.kl),
+            _beside(m.output_error, error),
+            _beside(m.kl, kl),
             f"{m.agreement:.2%}",
             "" if m.perplexity is None else f"{m.perplexity:.2f} (x {m.perplexity_ratio:.3f})",
             *(f"{m.scores[name]:.2f}" for name in scores),

@@ -19,8 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
 CALIBRATION_BYTES = 200_000
 """Of the language model's text; the rest is for evaluation."""
-LONGEST = 64
-"""Tokens of an answer at most."""
 TOGETHER = 64
 """Answers that are generated side by side."""
 
@@ -30,15 +28,20 @@ Answers = Callable[[Sequence[str]], dict[str, float]]
 
 @dataclass(frozen=True)
 class Task:
-    """Inputs to generate for, and what says how good the answers are."""
+    """Inputs to generate for, tokens of an answer at most, and what says how good answers are."""
 
     inputs: list[str]
+    longest: int
     rate: Answers
 
     def run(self, generator: Generator) -> dict[str, float]:
         """Metrics in percent of greedy answers."""
         results = generator.generate(
-            self.inputs, batch_size=TOGETHER, num_beams=1, temperature=0.0, max_new_tokens=LONGEST
+            self.inputs,
+            batch_size=TOGETHER,
+            num_beams=1,
+            temperature=0.0,
+            max_new_tokens=self.longest,
         )
         return self.rate([(result.text or "").strip() for result in results])
 
@@ -92,7 +95,7 @@ def g2p(checkpoint: Path, dictionary: Path, words: int, folder: Path) -> Case:
         checkpoint=checkpoint,
         calibration=_write(folder / "g2p-train.txt", list(split.train)),
         evaluation=_write(folder / "g2p-test.txt", list(split.test)),
-        task=Task(test, rate),
+        task=Task(test, 40, rate),
     )
 
 
@@ -123,7 +126,7 @@ def translation(checkpoint: Path, data: Path, folder: Path) -> Case:
         for name, pairs in (("train", split.train), ("test", split.test))
     )
     sources = [source for source, _ in split.test]
-    return Case("translation", checkpoint, calibration, evaluation, Task(sources, rate))
+    return Case("translation", checkpoint, calibration, evaluation, Task(sources, 64, rate))
 
 
 def _write(path: Path, lines: list[str]) -> Path:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -105,7 +105,7 @@ class Subject:
         )
         self._pool = Pool(threads)
         bundle = float_bundle(str(case.checkpoint), folder, options, progress)
-        graphs = float_graphs(bundle)
+        graphs = float_graphs(bundle, self._settings)
         sites = find_sites(graphs)
         self._model: Model = open_model(
             str(case.checkpoint), bundle, graphs, sites, options, self._pool, folder, progress
@@ -236,7 +236,7 @@ class Subject:
         if self.case.task is None:
             yield bundle
             return
-        graphs = float_graphs(bundle)
+        graphs = float_graphs(bundle, self._settings)
         for component, sites in find_sites(graphs).items():
             for matrix in (site.matrix for site in sites):
                 values = quantizer.found[component, matrix.name].dequantize()
@@ -247,4 +247,4 @@ class Subject:
             files, _ = save_graphs(graphs, folder, lambda _what, _part: None)
             for other in bundle.manifest.files.keys() - files.keys():
                 shutil.copy(bundle.path(other), folder / other)
-            yield Bundle(folder, replace(bundle.manifest))
+            yield Bundle(folder, bundle.manifest)

@@ -109,6 +109,6 @@ def _inputs(random: np.random.Generator, columns: int) -> Statistics:
     energies = 1 / np.arange(1, columns + 1, dtype=np.float32)
     mixing = np.linalg.qr(random.standard_normal((columns, columns)))[0].astype(np.float32)
     tokens = random.standard_normal((TOKENS, columns), np.float32)
-    inputs = (tokens * np.sqrt(energies)) @ mixing
-    moments = inputs.T @ inputs / np.float32(TOKENS)
+    inputs: Array = (tokens * np.sqrt(energies)) @ mixing
+    moments: Array = inputs.T @ inputs / np.float32(TOKENS)
     return Statistics(TOKENS, moments, moments, None)
