@@ -37,12 +37,14 @@ class Lowered:
 
     Attributes:
         scheme: name of the weight format.
+        method: what chose the codes.
         compute: how products are computed where the library is.
         portable: whether everything but the matrices stayed in standard operators.
         matrices: component -> its matrices.
     """
 
     scheme: str
+    method: str
     compute: Compute
     portable: bool
     matrices: Mapping[str, Sequence[PackedMatrix]]
@@ -64,6 +66,7 @@ class Lowered:
             compute=self.compute,
             portable=self.portable,
             rounding=rounding,
+            method=self.method,
             matrices={
                 name: {
                     matrix.name: CodebookMatrix(
@@ -84,9 +87,10 @@ def lower(
     graphs: Graphs,
     device: Device,
     tensors: Mapping[Key, CodebookTensor],
-    scheme: str,
     compute: Compute,
     *,
+    scheme: str,
+    method: str,
     portable: bool,
 ) -> Lowered:
     """Let a device put codes into a model's graphs, in place.
@@ -95,8 +99,9 @@ def lower(
         graphs: with floating-point weights.
         device: that will run them.
         tensors: component and initializer -> its codes; equal ends of a model have the same object.
-        scheme: the format's name.
         compute: how products are computed.
+        scheme: the format's name.
+        method: what chose the codes.
         portable: leave everything but the matrices in standard operators.
     """
     keys = {
@@ -109,7 +114,7 @@ def lower(
         return tensors[keys[id(matrix.stored)]]
 
     matrices = device.lower(graphs, quantize, compute=compute, portable=portable)
-    return Lowered(scheme, compute, portable, matrices)
+    return Lowered(scheme, method, compute, portable, matrices)
 
 
 @contextmanager

@@ -104,8 +104,9 @@ def quantize_source(
             coded,
             get_device(DEVICE),
             quantizer.tensors,
-            scheme.name,
             compute,
+            scheme=scheme.name,
+            method=options.method,
             portable=options.portable,
         )
         manifest = _write(bundle, lowered, coded, folder, progress)

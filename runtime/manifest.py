@@ -135,6 +135,8 @@ class Codebooks:
             ``verified`` compares the same graphs with products in float32. None if there is no
             rounding, was no check, or was no operator library to do it with.
         matrices: component -> path of the node that reads it -> matrix.
+        method: how codes of fewer than 8 bits were chosen, as ``--method`` names it; None where
+            that is not known.
     """
 
     scheme: str
@@ -142,6 +144,7 @@ class Codebooks:
     portable: bool
     rounding: Rounding | None
     matrices: dict[str, dict[str, CodebookMatrix]]
+    method: str | None = None
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def _codebooks(codebooks: Codebooks) -> list[str]:
     bits = [m.bits for component in codebooks.matrices.values() for m in component.values()]
     counted = ", ".join(f"{bits.count(width):,} of {width} bits" for width in sorted(set(bits)))
     rows = [
-        ["codebooks", codebooks.scheme],
+        ["codebooks", codebooks.scheme + (f", by {codebooks.method}" if codebooks.method else "")],
         ["matrices", counted],
         ["products", f"inputs in {INPUTS[codebooks.compute]}"],
         ["portable", "all but the matrices" if codebooks.portable else "no"],
