@@ -27,7 +27,7 @@ Array = NDArray[np.float32]
 Learn = Callable[[Sequence[Matrix], Statistics | None], Mapping[str, Array]]
 """Given matrices that read the same inputs, and statistics of these (None for an embedding): values
 ``[rows, columns]`` by matrix name to go on with. Matrices that it leaves out stay as they are."""
-LOGITS = 1 << 29
+LOGITS = 3 << 28
 """Bytes of logits at a time, in all threads."""
 COPIES = 4
 """Logits of a batch alive in a thread: of two paths, and ONNX Runtime's own of one."""

@@ -63,7 +63,7 @@ def _concatenated(pairs: list[tuple[Array, Array]]) -> tuple[Array, Array]:
 
 
 def _add(total: NDArray[np.float64], left: Array, right: Array, pool: Pool) -> None:
-    width = max(len(total) // PIECES, COLUMNS)
+    width = _width(len(total))
 
     def piece(start: int) -> None:
         rows = slice(start, start + width)
@@ -74,10 +74,12 @@ def _add(total: NDArray[np.float64], left: Array, right: Array, pool: Pool) -> N
 
 
 def _mirror(total: NDArray[np.float64]) -> None:
-    """Copy what is above the diagonal below it."""
-    for start in range(0, len(total), COLUMNS):
-        end = start + COLUMNS
+    """Copy what lies to the right of each piece's square on the diagonal below it."""
+    width = _width(len(total))
+    for start in range(0, len(total), width):
+        end = start + width
         total[end:, start:end] = total[start:end, end:].T
-        corner = total[start:end, start:end]
-        below = np.tril_indices(len(corner), -1)
-        corner[below] = corner.T[below]
+
+
+def _width(columns: int) -> int:
+    return max(columns // PIECES, COLUMNS)

@@ -71,7 +71,6 @@ def test_statistics_are_those_of_the_inputs(model: type) -> None:
                 assert statistics.tokens == len(x)
                 close(statistics.plain, x.T @ x / len(x))
                 close(statistics.inputs, changed.T @ changed / len(x))
-                assert (statistics.plain == statistics.plain.T).all()
                 assert statistics.drift is not None
                 close(statistics.drift, changed.T @ (x - changed) / len(x))
             step.use("q", disturb(step.matrices, None))

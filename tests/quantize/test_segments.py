@@ -15,7 +15,8 @@ from edgedec.quantize.segments import cut
 from edgedec.quantize.walk import FLOAT, Walk
 
 GENERIC = """
-main (int64[B, T] input_ids, float[B, T, 24] hidden) => (float[N, 12] scores) {
+main (int64[B, T] input_ids, float[B, T, 24] hidden, float[B, T, 24] more)
+  => (float[N, 12] scores) {
     e = Gather (table, input_ids)  # embed
     u = MatMul (e, first)  # first
     v = MatMul (e, second)  # second
@@ -28,7 +29,8 @@ main (int64[B, T] input_ids, float[B, T, 24] hidden) => (float[N, 12] scores) {
     rest = Reshape (w, six)
     sum = Add (g, rest)
     again = MatMul (hidden, first24)  # of an input
-    flatter = Reshape (again, six)
+    both = Add (again, more)
+    flatter = Reshape (both, six)
     total = Mul (sum, flatter)
     scores = MatMul (total, last)  # last
 }
@@ -85,11 +87,14 @@ def test_values_expire_once() -> None:
 
 def generic() -> dict[str, ir.Model]:
     one = graph(
-        "main (int64[B, S] input_ids, int64[B, S] attention_mask) => (float[B, S, 24] hidden_out) {"
+        "main (int64[B, S] input_ids, int64[B, S] attention_mask) => "
+        "(float[B, S, 24] hidden_out, float[B, S, 24] more) {"
         " near = Gather (near_table, input_ids)\n"
-        " hidden_out = MatMul (near, near_first)\n }",
+        " hidden_out = MatMul (near, near_first)\n"
+        " more = MatMul (hidden_out, near_second)\n }",
         near_table=(40, 16),
         near_first=(16, 24),
+        near_second=(24, 24),
     )
     return {"one": one, "two": graph(GENERIC, **SHAPES)}
 
@@ -108,6 +113,7 @@ def test_any_graph() -> None:
     assert names == [
         ["near_table"],
         ["near_first"],
+        ["near_second"],
         ["first24"],
         ["table"],
         ["first", "second"],
