@@ -111,4 +111,6 @@ class Fit:
         return self._by_group(pool.map(piece, pieces(self.codes.shape[1])))
 
     def _by_group(self, rows: list[Doubles]) -> Doubles:
-        return np.add.reduceat(np.concatenate(rows) * self.importance, self.starts[:-1])
+        sums = np.add.reduceat(np.concatenate(rows) * self.importance, self.starts[:-1])
+        # where nothing is left but rounding, it may be below 0
+        return np.maximum(sums, 0)

@@ -24,7 +24,15 @@ def corrected(weights: Sequence[Array], drift: Array, hessian: Array, pool: Pool
         hessian: H, ``[K, K]``, damped.
         pool: for the products.
     """
-    # One system for all rows of all matrices, unless there are more rows than columns.
-    exact = hessian.astype(np.float64)
-    shift = np.linalg.solve(exact, drift.astype(np.float64)).T.astype(np.float32)
-    return [weight + pool.product(weight, np.ascontiguousarray(shift)) for weight in weights]
+    exact, right = hessian.astype(np.float64), drift
+    rows = np.cumsum([len(weight) for weight in weights])
+    few = len(rows) > 0 and rows[-1] < len(hessian)
+    if few:  # fewer columns on the right side
+        right = pool.product(drift, np.ascontiguousarray(np.concatenate(weights).T))
+    shift = np.linalg.solve(exact, right.astype(np.float64)).T.astype(np.float32)
+    if few:
+        moved = np.split(shift, rows[:-1])
+    else:
+        shift = np.ascontiguousarray(shift)
+        moved = [pool.product(weight, shift) for weight in weights]
+    return [weight + change for weight, change in zip(weights, moved, strict=True)]
