@@ -1,7 +1,7 @@
 """What learning codes takes, and what grouping rows is worth where weights have heavy tails.
 
     python benchmarks/jlcm_cost.py time --shape t5-base
-    python benchmarks/jlcm_cost.py time --shape llama-3.2-1b --layers 2
+    python benchmarks/jlcm_cost.py time --shape llama-3.2-1b --layers 2 --embedding-bits 8
     python benchmarks/jlcm_cost.py grouping
 
 ``time`` quantizes a random checkpoint of a known shape by `edgedec quantize`, in a process of its
@@ -56,6 +56,7 @@ def main() -> None:
 @click.option("--shape", type=click.Choice([*SHAPES]), default="t5-base")
 @click.option("--layers", type=int, help="Of each stack, if not all: the rest takes as long.")
 @click.option("--bits", type=click.Choice(["2", "3", "4"]), default="4")
+@click.option("--embedding-bits", type=click.Choice(["4", "8"]), help="8: it is only rounded.")
 @click.option("--method", default="jlcm")
 @click.option("--tokens", default=8192)
 @click.option("--threads", type=int, default=os.cpu_count())
@@ -65,6 +66,7 @@ def time_(
     shape: str,
     layers: int | None,
     bits: str,
+    embedding_bits: str | None,
     method: str,
     tokens: int,
     threads: int,
@@ -80,6 +82,7 @@ def time_(
         command += [str(folder / "checkpoint"), "-o", str(folder / "bundle"), "--no-verify"]
         command += ["--method", method, "--bits", bits, "--calib", str(text), "--json"]
         command += ["--tokens", str(tokens), "--threads", str(threads)]
+        command += [] if embedding_bits is None else ["--embedding-bits", embedding_bits]
         ran = run(command)
         megabytes = sum(path.stat().st_size for path in (folder / "checkpoint").iterdir()) / 1e6
     found = defaultdict(list)

@@ -112,7 +112,7 @@ def language_model(checkpoint: Path, text: Path, folder: Path) -> Case:
 
 def translation(checkpoint: Path, data: Path, folder: Path) -> Case:
     """English to German: training pairs calibrate, ``test_2016_flickr`` measures."""
-    from translation.data import load_split
+    from translation.data import load_split, write_pairs
 
     split = load_split(data)
     references = [target for _, target in split.test]
@@ -121,10 +121,9 @@ def translation(checkpoint: Path, data: Path, folder: Path) -> Case:
         wanted = ("BLEU", "chrF")
         return {s.name: s.value for s in scores(texts, references) if s.name in wanted}
 
-    calibration, evaluation = (
-        _write(folder / f"translation-{name}.tsv", ["\t".join(pair) for pair in pairs])
-        for name, pairs in (("train", split.train), ("test", split.test))
-    )
+    calibration, evaluation = folder / "translation-train.tsv", folder / "translation-test.tsv"
+    write_pairs(calibration, split.train)
+    write_pairs(evaluation, split.test)
     sources = [source for source, _ in split.test]
     return Case("translation", checkpoint, calibration, evaluation, Task(sources, 64, rate))
 

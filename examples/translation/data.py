@@ -1,8 +1,12 @@
-"""Pairs of sentences from two text files of equal length (no torch here)."""
+"""Pairs of sentences from two text files of equal length (no torch here).
+
+``python -m translation.data multi30k FOLDER`` writes them as `edgedec quantize` reads them.
+"""
 
 from __future__ import annotations
 
 import gzip
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +33,8 @@ def load_split(folder: Path) -> Split:
 def read_pairs(folder: Path, part: str) -> list[Pair]:
     """Line i of ``<part>.en`` beside line i of ``<part>.de``, each plain or ``.gz``.
 
+    White space between words becomes one space: there are tabs in it.
+
     Raises:
         FileNotFoundError: where the folder has neither form of a file.
         ValueError: where the files have different numbers of lines.
@@ -46,4 +52,15 @@ def _lines(path: Path) -> list[str]:
     else:
         text = path.read_text(encoding="utf-8")
     # Only line feeds end a line here: str.splitlines would also cut at rarer characters.
-    return [line.strip() for line in text.removesuffix("\n").split("\n")]
+    return [" ".join(line.split()) for line in text.removesuffix("\n").split("\n")]
+
+
+def write_pairs(path: Path, pairs: list[Pair]) -> None:
+    """Write a source, a tab and a target per line."""
+    path.write_text("".join(f"{source}\t{target}\n" for source, target in pairs), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    split = load_split(Path(sys.argv[1]))
+    for name in Split.__dataclass_fields__:
+        write_pairs(Path(sys.argv[2]) / f"{name}.tsv", getattr(split, name))
