@@ -135,6 +135,7 @@ def pack(tensor: CodebookTensor) -> Packed:
     """Lay a matrix out for the kernels; codes stay what they are, levels are rounded to 7 bits.
 
     A codebook becomes ``rint(codebook * 63 / max|codebook|)``; its rows' scales take the factor.
+    One of integers within +-63 is kept as it is.
 
     Raises:
         ValueError: 8-bit codes with other levels than -128 to 127 or with code 0, rows too long.

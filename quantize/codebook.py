@@ -94,11 +94,16 @@ def row_pieces(rows: int, columns: int) -> Iterator[slice]:
 
 
 def seven_bits(codebooks: NDArray[np.floating]) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
-    """Levels ``[G, L]`` as integers times a unit per codebook ``[G]``: ``max|codebook| / 63``."""
+    """Levels ``[G, L]`` as integers times a unit per codebook ``[G]``: ``max|codebook| / 63``.
+
+    Codebooks of integers that fit are kept as they are: even levels stay even.
+    """
     books = codebooks.astype(np.float64)
     largest = np.abs(books).max(axis=1)
-    factor = LARGEST_LEVEL / np.where(largest > 0, largest, 1)
-    return np.rint(books * factor[:, None]).astype(np.int8), largest / LARGEST_LEVEL
+    fits = (largest <= LARGEST_LEVEL) & (books == np.rint(books)).all(axis=1)
+    factor = np.where(fits, 1, LARGEST_LEVEL / np.where(largest > 0, largest, 1))
+    unit = np.where(fits, 1, largest / LARGEST_LEVEL)
+    return np.rint(books * factor[:, None]).astype(np.int8), unit
 
 
 def check_permutation(order: NDArray[np.int32]) -> None:

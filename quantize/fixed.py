@@ -38,8 +38,7 @@ def round_rows(weight: Array, levels: NDArray[np.floating], unit: Array) -> Code
     """The nearest of some levels for each weight ``[N, K]``, with a scale per row.
 
     Levels are rounded to 7 bits first, as kernels hold them, so codes are the nearest of what is
-    stored. Even levels of 3 and 4 bits are no longer quite even then: the largest is no multiple of
-    their number.
+    stored.
 
     Args:
         weight: the matrix.

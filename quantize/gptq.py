@@ -68,7 +68,7 @@ def gptq_blocks(
     for weight in weights:
         check_matrix(weight)
     stacked = np.concatenate(weights)
-    levels = _grid(bits)
+    levels = even_levels(bits)
     # Signs would differ inside a row, and feedback adds up along it. So the largest weight of a
     # block may have no level; later columns make up for that.
     largest = np.abs(in_blocks(stacked, BLOCK)).max(axis=2)
@@ -90,17 +90,9 @@ def _curvature(statistics: Statistics, settings: Settings) -> Curvature:
     return curvature(damped(statistics.inputs, settings.damping))
 
 
-def _grid(bits: int) -> Array:
-    """Even levels; 4 of them lie about 0, more include it."""
-    levels = even_levels(bits)
-    if bits == 2:
-        levels += np.float32(0.5)
-    return levels
-
-
 def _even_rows(weight: Array, bits: int) -> CodebookTensor:
     check_matrix(weight)
-    levels = _grid(bits)
+    levels = even_levels(bits)
     return round_rows(weight, levels, signed_largest(weight) / levels[0])
 
 

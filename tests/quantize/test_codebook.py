@@ -85,4 +85,7 @@ def test_levels_of_seven_bits() -> None:
     books = np.array([[-2.0, -0.1, 0.0, 1.0], [0, 0, 0, 0], [1e-3, 0, 0, 0.5e-3]], np.float32)
     levels, unit = seven_bits(books)
     assert levels.tolist() == [[-63, -3, 0, 32], [0, 0, 0, 0], [63, 0, 0, 32]]
-    np.testing.assert_allclose(unit, [2 / 63, 0, 1e-3 / 63], rtol=1e-6)
+    np.testing.assert_allclose(unit, [2 / 63, 1, 1e-3 / 63], rtol=1e-6)
+    levels, unit = seven_bits(np.array([[-2.0, -1, 0, 1], [-63, 62, 0, 1], [-64, 0, 0, 1]]))
+    assert levels.tolist() == [[-2, -1, 0, 1], [-63, 62, 0, 1], [-63, 0, 0, 1]]
+    np.testing.assert_allclose(unit, [1, 1, 64 / 63])

@@ -89,7 +89,7 @@ def test_codebooks_are_the_textbook_s(bits: int, pool: Pool) -> None:
 def test_blocks_are_the_textbook_s(bits: int, pool: Pool) -> None:
     weight, statistics = problem(60, 150)
     (values,) = gptq_blocks([weight], statistics, bits, SETTINGS, pool)
-    levels = {2: np.array([-1.5, -0.5, 0.5, 1.5]), 3: np.arange(-4, 4), 4: np.arange(-8, 8)}[bits]
+    levels = np.arange(-(1 << (bits - 1)), 1 << (bits - 1))
     scale = np.empty(weight.shape, np.float32)
     for first in range(0, 150, BLOCK):
         part = slice(first, first + BLOCK)
@@ -147,7 +147,7 @@ def test_only_the_quantized_model_s_inputs_count(function: Any, pool: Pool) -> N
     np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize(("bits", "levels"), [(2, [-1.5, -0.5, 0.5, 1.5]), (4, range(-8, 8))])
+@pytest.mark.parametrize(("bits", "levels"), [(2, range(-2, 2)), (4, range(-8, 8))])
 def test_blocks_of_zeros_stay_zero_and_the_rest_is_as_good(
     bits: int, levels: Sequence[float], pool: Pool
 ) -> None:

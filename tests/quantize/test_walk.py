@@ -17,13 +17,15 @@ from tests.quantize.graphs import (
     program,
     run_whole,
     samples,
+    sites,
     t5,
     with_weights,
 )
 
+from edgedec.devices.passes.linear import Linear
 from edgedec.quantize.batches import Batch, make_batches
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.segments import Program
+from edgedec.quantize.segments import Program, cut
 from edgedec.quantize.walk import FLOAT, Walk
 
 CLOSE = 1e-5
@@ -147,6 +149,37 @@ def test_a_path_differs_from_where_it_was_changed() -> None:
     assert seen == [False] * (where + 1) + [True] * (len(seen) - where - 1)
 
 
+@pytest.mark.parametrize("embeddings", [True, False], ids=["embedding", "no embedding"])
+def test_inputs_can_be_changed(opened: Open, embeddings: bool, tmp_path: Path) -> None:
+    """Norms and attention feed nothing but products here: larger inputs are larger weights."""
+    graphs = opened()
+    found = {
+        name: [site for site in those if embeddings or isinstance(site, Linear)]
+        for name, those in sites(graphs).items()
+    }
+    paths = ["weights", "inputs", "after weights"]
+    cut_up, text = cut(graphs, found), batches(graphs)
+    with (
+        Pool(2) as pool,
+        Walk(cut_up, text, pool, paths=paths, scratch=tmp_path, keep=2000) as walk,
+    ):
+        for step in walk:
+            if step.has_inputs:
+                larger = {m.name: 2 * m.read() for m in step.matrices}
+                step.use("weights", larger)
+                step.change_inputs("inputs", lambda x: 2 * x)
+                step.use("after weights", larger)
+                step.change_inputs("after weights", lambda x: x + 0)
+                assert step.changed("inputs")
+                assert not step.changed(FLOAT)
+        for batch in range(len(text)):
+            before, expected, *others = (walk.logits(p, batch) for p in (FLOAT, *paths))
+            assert np.abs(before - expected).max() > 0.1
+            for logits in others:
+                np.testing.assert_allclose(logits, expected, atol=CLOSE * float(np.ptp(expected)))
+    assert not list(tmp_path.iterdir())
+
+
 def test_large_values_go_to_files(tmp_path: Path) -> None:
     graphs = t5()
     cut, text = program(graphs), batches(graphs)
@@ -177,9 +210,13 @@ def test_misuse() -> None:
             first.use("q", {"other": matrix.read()})
         with pytest.raises(ValueError, match="shape"):
             first.use("q", {matrix.name: matrix.read().T})
+        with pytest.raises(ValueError, match="no inputs"):
+            first.change_inputs("q", np.negative)
         next(steps)
         with pytest.raises(ValueError, match="left this step"):
             first.use("q", {matrix.name: matrix.read()})
+        with pytest.raises(ValueError, match="left this step"):
+            first.change_inputs("q", np.negative)
 
 
 def test_the_builtin_model() -> None:
