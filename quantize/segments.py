@@ -3,7 +3,7 @@
 The components of a model are joined to one program: an output of one is the equally named input of
 those after it (``hidden_out`` is ``hidden``). A piece computes the inputs of one step's matrices,
 and only what they need, so that whatever can wait does: a decoder layer's cross-attention keys are
-computed where they are read, and not kept for all layers. What no matrix has touched yet (masks,
+computed where they are read, and not kept for all layers. What comes before any step (masks,
 positions, attention biases) is computed again in each piece, which costs less than to keep it.
 """
 
@@ -50,6 +50,7 @@ class StepPlan:
         slots: their names as inputs of segments.
         x: the value that they are multiplied with; None for an embedding.
         bits: one per slot, to mark what depends on it.
+        x_bit: the same for x.
     """
 
     component: str
@@ -57,6 +58,7 @@ class StepPlan:
     slots: tuple[str, ...]
     x: str | None
     bits: tuple[int, ...]
+    x_bit: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +112,8 @@ class Program:
         segments: the one before each step, and the one that computes the output.
         output: the value that it computes.
         inputs: component -> its graph's inputs but for those that other components compute.
-        upstream: value -> bits of the slots that it depends on; 0 for what no matrix has touched.
+        upstream: value -> bits of the slots and inputs of steps that it depends on, its own
+            included; 0 for what is before any of them.
     """
 
     steps: tuple[StepPlan, ...]
@@ -241,9 +244,10 @@ def _steps(flat: _Flat, sites: Mapping[str, Sequence[Site]]) -> list[StepPlan]:
                 tuple(matrices),
                 None if x is None else flat.name(x),
                 tuple(1 << count + i for i in range(len(matrices))),
+                1 << count + len(matrices),
             )
         )
-        count += len(matrices)
+        count += len(matrices) + 1
     return steps
 
 
@@ -261,7 +265,7 @@ class _Cutter:
         }
         self._upstream = self._trace()
         self._segment: dict[int, int] = {}
-        """Node that a matrix has touched -> the segment that it is in."""
+        """Node behind a step -> the only segment that it is in."""
 
     def program(self) -> Program:
         """Cut."""
@@ -294,12 +298,16 @@ class _Cutter:
             for step in self._steps
             for slot, bit in zip(step.slots, step.bits, strict=True)
         }
+        inputs: dict[str, int] = {}
+        for step in self._steps:
+            if step.x is not None:
+                inputs[step.x] = inputs.get(step.x, 0) | step.x_bit
         upstream = dict.fromkeys([*self._flat.constants, *self._flat.fed, ""], 0) | bits
         for node in self._flat.nodes:
             found = 0
             for name in node.inputs:
                 found |= upstream[name]
-            upstream |= dict.fromkeys(node.outputs, found)
+            upstream |= {name: found | inputs.get(name, 0) for name in node.outputs}
         return upstream
 
     def _made(self, name: str) -> int:

@@ -31,7 +31,8 @@ class Shelf:
         self._lock = threading.Lock()
 
     def put(self, key: Hashable, array: NDArray[Any]) -> None:
-        """Keep an array, which nobody may change after that."""
+        """Keep an array, which nobody may change after that, in the place of an earlier one."""
+        self.drop(key)
         with self._lock:
             spool = self._folder is not None and self._size + array.nbytes > self._keep
             if not spool:

@@ -54,9 +54,7 @@ class Walk:
         self._shelf = Shelf(scratch, keep)
         self._feeds = [_feeds(program, batch) for batch in batches]
         self._used = dict.fromkeys([FLOAT, *paths], 0)
-        """Path -> bits of the slots whose weights are its own."""
-        self._changed: set[tuple[str, str]] = set()
-        """(path, value) that `Step.change_inputs` has put another one in the place of."""
+        """Path -> bits of the slots and inputs that are its own."""
         self._values: dict[tuple[str, str], Array] = {}
         """(path, slot) -> these weights as they are stored."""
         self.current: Step | None = None
@@ -98,8 +96,7 @@ class Walk:
 
     def differs(self, path: str, value: str) -> bool:
         """Whether a path has its own values of something."""
-        upstream = self.program.upstream[value] & self._used[path]
-        return bool(upstream) or (path, value) in self._changed
+        return bool(self.program.upstream[value] & self._used[path])
 
     def value(self, path: str, value: str, batch: int) -> NDArray[Any]:
         """What a segment computed, or was fed."""
@@ -107,10 +104,13 @@ class Walk:
             return self._feeds[batch][value]
         return self._shelf.get((path if self.differs(path, value) else FLOAT, value, batch))
 
-    def change(self, path: str, value: str, function: Callable[[Array], Array]) -> None:
+    def change(
+        self, path: str, value: str, bit: int, function: Callable[[NDArray[Any]], NDArray[Any]]
+    ) -> None:
         """Let a path go on with what a function makes of a value."""
-        changed = [function(self.value(path, value, b)) for b in range(len(self.batches))]
-        self._changed.add((path, value))
+        numbers = range(len(self.batches))
+        changed = self._pool.map(lambda batch: function(self.value(path, value, batch)), numbers)
+        self._used[path] |= bit
         for batch, array in enumerate(changed):
             self._shelf.put((path, value, batch), array)
 
@@ -205,10 +205,17 @@ class Step:
     def change_inputs(self, path: str, function: Callable[[Array], Array]) -> None:
         """Let a path's matrices read what a function makes of ``[..., K]`` inputs.
 
-        So does whatever else reads this value.
+        So does whatever else reads this value. The function is called for several batches at once.
+
+        Raises:
+            ValueError: not the walk's current step, or the inputs are fed to the graph as they are.
         """
-        assert self._plan.x is not None
-        self._walk.change(path, self._plan.x, function)
+        if self._walk.current is not self:
+            raise ValueError("the walk has left this step: its inputs were read already")
+        x = self._plan.x
+        if x is None or not self._walk.program.upstream[x]:
+            raise ValueError("this step has no inputs that a graph computes")
+        self._walk.change(path, x, self._plan.x_bit, function)
 
 
 class _Runner:
