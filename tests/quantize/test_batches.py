@@ -88,7 +88,7 @@ def test_feeds_are_what_graphs_declare() -> None:
     assert fed["input_ids"].tolist() == [[1, 0], [1, 7]]
     assert fed["logit_positions"].tolist() == [[0, 1], [0, 1]]
     assert fed["past_length"].tolist() == [0, 0]
-    assert fed["past.2.self.key"].shape == (2, 2, 32)
+    assert fed["past.1.self.key"].shape == (2, 2, 32)
     assert token_mask(own, batch).tolist() == [[True, False], [True, True]]
     with pytest.raises(ValueError, match=r"feed the graph's input 'cross\.0\.key'"):
         feeds(decoder.graph.inputs, batch)

@@ -102,13 +102,13 @@ def test_nothing_drifts_before_something_changed() -> None:
         if statistics is not None:
             drifts[matrices[0].name] = statistics.drift is not None
             assert (statistics.inputs is statistics.plain) is (statistics.drift is None)
-        changed = [m for m in matrices if m.name == "encoder.2.mlp.up.weight"]
+        changed = [m for m in matrices if m.name == "encoder.1.mlp.up.weight"]
         return disturb(changed, statistics)
 
     with Pool(2) as pool:
         calibrate(cut, text, {"q": Learner(learn, sequential=True)}, pool)
-    assert not drifts["encoder.2.mlp.up.weight"]
-    assert drifts["encoder.2.mlp.down.weight"]
+    assert not drifts["encoder.1.mlp.up.weight"]
+    assert drifts["encoder.1.mlp.down.weight"]
     assert drifts["decoder.0.cross_attn.k.weight"]
     # The decoder has not looked at its source yet.
     assert not drifts["decoder.0.self_attn.q.weight"]

@@ -49,13 +49,13 @@ SHAPES = {
 def test_steps_of_an_encoder_decoder() -> None:
     steps = program(t5()).steps
     names = [[m.name for m in step.matrices] for step in steps]
-    assert [step.component for step in steps] == ["encoder"] * 14 + ["decoder"] * 20
+    assert [step.component for step in steps] == ["encoder"] * 10 + ["decoder"] * 14
     assert names[0] == ["encoder.embed.weight"]
     assert names[1] == [f"encoder.0.self_attn.{part}.weight" for part in "qkv"]
-    assert names[13] == [f"decoder.{i}.cross_attn.{p}.weight" for i in range(3) for p in "kv"]
-    assert names[14] == ["decoder.embed.weight"]
+    assert names[9] == [f"decoder.{i}.cross_attn.{p}.weight" for i in range(2) for p in "kv"]
+    assert names[10] == ["decoder.embed.weight"]
     assert names[-1] == ["head.weight"]
-    assert [n for n, step in enumerate(steps) if step.x is None] == [0, 14]
+    assert [n for n, step in enumerate(steps) if step.x is None] == [0, 10]
 
 
 @pytest.mark.parametrize(("model", "weights"), [(t5, None), (llama, None), (g2p, 4_187_520)])

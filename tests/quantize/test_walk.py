@@ -60,7 +60,7 @@ def all_inputs(program: Program, text: Sequence[Batch], path: str) -> list[Array
     return found
 
 
-@pytest.mark.parametrize("stages", [None, "all", "0,2"])
+@pytest.mark.parametrize("stages", [None, "all"])
 def test_both_paths_are_the_whole_graphs(opened: Open, stages: str | None) -> None:
     graphs = opened(stages)
     cut = program(graphs)
