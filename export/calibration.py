@@ -12,10 +12,10 @@ import numpy as np
 
 from edgedec.errors import InputError
 from edgedec.export.bundle import Progress
-from edgedec.quantize.batches import Batch, make_batches
-from edgedec.quantize.report import Text
-from edgedec.quantize.samples import LONGEST, Sample, pick_samples
-from edgedec.quantize.text_files import BUILTIN_NAME, TextPair, builtin_text, read_pairs
+from edgedec.quantize.reporting.report import Text
+from edgedec.quantize.text.batches import Batch, make_batches
+from edgedec.quantize.text.samples import LONGEST, Sample, pick_samples
+from edgedec.quantize.text.text_files import BUILTIN_NAME, TextPair, builtin_text, read_pairs
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.generator import Generator
 from edgedec.runtime.text import Tokenizer
@@ -58,7 +58,7 @@ def read_calibration(
 
     Args:
         bundle: the model, with its tokenizer.
-        path: a file as `edgedec.quantize.text_files.read_pairs` takes it.
+        path: a file as `edgedec.quantize.text.text_files.read_pairs` takes it.
         tokens: at most so many of it.
         seed: which of its samples.
         generator: opens the bundle.

@@ -15,11 +15,11 @@ import onnx_ir as ir
 from edgedec.devices.passes.linear import Linear
 from edgedec.export.learn import find_sites
 from edgedec.export.route import Graphs, Ids, Logits
-from edgedec.quantize.batches import Batch
+from edgedec.quantize.calibration.segments import Program, cut
+from edgedec.quantize.calibration.walk import Walk
 from edgedec.quantize.method import Array
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.segments import Program, cut
-from edgedec.quantize.walk import Walk
+from edgedec.quantize.text.batches import Batch
 
 CODES = "codes"
 Values = Callable[[str, Collection[str]], dict[str, Array]]

@@ -22,12 +22,12 @@ from edgedec.export.learn import Quantizer, find_sites
 from edgedec.export.model import Model, agreement, available_threads, open_model, task_scores
 from edgedec.export.quantized import head_statistics, scheme_of, uniform_choices
 from edgedec.export.workplace import float_bundle
-from edgedec.quantize.calibrate import Learner, calibrate, score
+from edgedec.quantize.calibration.calibrate import Learner, calibrate, score
 from edgedec.quantize.method import Settings
 from edgedec.quantize.methods import METHODS
 from edgedec.quantize.options import MIXED, QuantizeOptions
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.report import Compared, Comparison
+from edgedec.quantize.reporting.report import Compared, Comparison
 from edgedec.runtime.bundle import Bundle
 
 PATH = "codes"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from edgedec.errors import InputError, MissingDependencyError
 from edgedec.export.bundle import Progress
-from edgedec.quantize.report import Score
-from edgedec.quantize.text_files import TextPair, read_pairs
+from edgedec.quantize.reporting.report import Score
+from edgedec.quantize.text.text_files import TextPair, read_pairs
 
 if TYPE_CHECKING:
     from edgedec.runtime.generator import Generator
@@ -73,7 +73,7 @@ def read_task(path: Path) -> list[TextPair]:
     """Read the pairs of an input and a reference output in a file; none in one of plain text.
 
     Args:
-        path: as for `edgedec.quantize.text_files.read_pairs`.
+        path: as for `edgedec.quantize.text.text_files.read_pairs`.
 
     Raises:
         InputError: no such file, some of its lines have a reference and others have none.

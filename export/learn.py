@@ -13,13 +13,13 @@ from edgedec.devices.passes.embedding import Embedding, find_embeddings
 from edgedec.devices.passes.linear import Linear, find_linears
 from edgedec.errors import CheckpointError
 from edgedec.export.route import Graphs
+from edgedec.quantize.baselines.kmeans import check_matrix
 from edgedec.quantize.codebook import CodebookTensor
-from edgedec.quantize.kmeans import check_matrix
+from edgedec.quantize.fitting.objective import relative_error
 from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.method import Array, Method, Quantized, Settings
-from edgedec.quantize.objective import relative_error
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.report import MatrixReport, matrix_report
+from edgedec.quantize.reporting.report import MatrixReport, matrix_report
 from edgedec.quantize.statistics import Statistics
 from edgedec.quantize.store import Store
 

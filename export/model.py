@@ -12,12 +12,12 @@ from edgedec.export.calibration import Calibration, own_text, read_calibration
 from edgedec.export.evaluate import evaluate, read_task
 from edgedec.export.learn import Key, Sites, keys_of
 from edgedec.export.route import Graphs
+from edgedec.quantize.calibration.scores import Divergence
+from edgedec.quantize.calibration.segments import Program, cut
 from edgedec.quantize.options import QuantizeOptions
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.report import Agreement, Score
-from edgedec.quantize.scores import Divergence
-from edgedec.quantize.segments import Program, cut
-from edgedec.quantize.text_files import TextPair
+from edgedec.quantize.reporting.report import Agreement, Score
+from edgedec.quantize.text.text_files import TextPair
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.generator import Generator
 

@@ -33,15 +33,15 @@ from edgedec.export.sensitivity import mixed_choices
 from edgedec.export.verify import TOLERANCE, once, verify, verify_rounding
 from edgedec.export.workplace import FINISHED, float_bundle, workplace
 from edgedec.kernels.codebook_matmul import COMPUTES, Compute
-from edgedec.quantize.calibrate import Learner, calibrate, moments, score
+from edgedec.quantize.calibration.calibrate import Learner, calibrate, moments, score
+from edgedec.quantize.calibration.segments import Program
 from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.method import Method
 from edgedec.quantize.methods import METHODS
 from edgedec.quantize.options import MIXED, QuantizeOptions
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.report import REPORT, QuantizationReport, Task, to_json
+from edgedec.quantize.reporting.report import REPORT, QuantizationReport, Task, to_json
 from edgedec.quantize.scheme import SCHEMES, Scheme
-from edgedec.quantize.segments import Program
 from edgedec.quantize.statistics import Statistics
 from edgedec.quantize.store import Store
 from edgedec.runtime.bundle import Bundle

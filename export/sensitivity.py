@@ -11,20 +11,20 @@ from edgedec.errors import InputError
 from edgedec.export.bundle import Progress
 from edgedec.export.learn import Choice, Key, of_table, values_key
 from edgedec.export.model import Model
-from edgedec.quantize.batches import Batch
+from edgedec.quantize.baselines.kmeans import kmeans
+from edgedec.quantize.baselines.nearest import round_to_nearest
 from edgedec.quantize.budget import Unit, choose_bits
-from edgedec.quantize.calibrate import moments, score
+from edgedec.quantize.calibration.calibrate import moments, score
 from edgedec.quantize.codebook import BITS, CodebookTensor
-from edgedec.quantize.kmeans import kmeans
+from edgedec.quantize.fitting.objective import relative_error
 from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.method import Array, Method
 from edgedec.quantize.methods import METHODS
-from edgedec.quantize.nearest import round_to_nearest
-from edgedec.quantize.objective import relative_error
 from edgedec.quantize.options import END_BITS, QuantizeOptions
 from edgedec.quantize.scheme import SMALL_TABLE
 from edgedec.quantize.size import ROW_ORDER_BITS, stored_bits
 from edgedec.quantize.statistics import Statistics
+from edgedec.quantize.text.batches import Batch
 
 PROBE = 3
 """Bits at which the loss is measured: enough to be seen, not so few that losses stop adding up."""

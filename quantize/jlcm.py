@@ -14,20 +14,20 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from edgedec.quantize.baselines.kmeans import check_matrix
 from edgedec.quantize.codebook import CodebookTensor
-from edgedec.quantize.damping import Curvature, curvature, damped
-from edgedec.quantize.descent import descend
-from edgedec.quantize.fit import Doubles, Fit
+from edgedec.quantize.fitting.damping import Curvature, curvature, damped
+from edgedec.quantize.fitting.descent import descend
+from edgedec.quantize.fitting.fit import Doubles, Fit
+from edgedec.quantize.fitting.joint import learn_jointly
+from edgedec.quantize.fitting.refit import refit_levels, refit_scales, round_levels
+from edgedec.quantize.fitting.start import feed_back, start
+from edgedec.quantize.fitting.target import corrected
 from edgedec.quantize.grouping import Groups, by_distribution, contiguous
-from edgedec.quantize.joint import learn_jointly
-from edgedec.quantize.kmeans import check_matrix
 from edgedec.quantize.method import Array, Quantized, Settings
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.refit import refit_levels, refit_scales, round_levels
 from edgedec.quantize.size import ROW_ORDER_BITS, stored_bits
-from edgedec.quantize.start import feed_back, start
 from edgedec.quantize.statistics import Statistics
-from edgedec.quantize.target import corrected
 
 MOST = 1 << 22
 """Weights fitted at a time: matrices of one call are stacked up to here."""

@@ -30,39 +30,39 @@ def _stored(tensor: CodebookTensor) -> Quantized:
 
 
 def _rtn(weight: Array, _: Statistics, bits: int) -> Quantized:
-    from edgedec.quantize.nearest import round_to_all, round_to_nearest
+    from edgedec.quantize.baselines.nearest import round_to_all, round_to_nearest
 
     return _stored(round_to_nearest(weight) if bits == 8 else round_to_all(weight, bits))
 
 
 def _rtn_blocks(weight: Array, _: Statistics, bits: int) -> Quantized:
-    from edgedec.quantize.nearest import BLOCK, round_to_blocks
+    from edgedec.quantize.baselines.nearest import BLOCK, round_to_blocks
 
     values = round_to_blocks(weight, bits)
     return Quantized(None, values, block_bits(weight.shape[1], bits, BLOCK))
 
 
 def _nf4(weight: Array, _: Statistics, _bits: int) -> Quantized:
-    from edgedec.quantize.normal_float import normal_float_rows
+    from edgedec.quantize.baselines.normal_float import normal_float_rows
 
     return _stored(normal_float_rows(weight))
 
 
 def _nf4_blocks(weight: Array, _: Statistics, bits: int) -> Quantized:
-    from edgedec.quantize.normal_float import BLOCK, normal_float_blocks
+    from edgedec.quantize.baselines.normal_float import BLOCK, normal_float_blocks
 
     values = normal_float_blocks(weight)
     return Quantized(None, values, block_bits(weight.shape[1], bits, BLOCK))
 
 
 def _kmeans(weight: Array, _: Statistics, bits: int) -> Quantized:
-    from edgedec.quantize.kmeans import kmeans
+    from edgedec.quantize.baselines.kmeans import kmeans
 
     return _stored(kmeans(weight, bits))
 
 
 def _kmeans_rows(weight: Array, statistics: Statistics, bits: int) -> Quantized:
-    from edgedec.quantize.kmeans_rows import kmeans_rows, row_table_bits
+    from edgedec.quantize.baselines.kmeans_rows import kmeans_rows, row_table_bits
 
     values = kmeans_rows(weight, statistics.plain.diagonal(), bits)
     return Quantized(None, values, row_table_bits(weight.shape[1], bits))
@@ -71,7 +71,7 @@ def _kmeans_rows(weight: Array, statistics: Statistics, bits: int) -> Quantized:
 def _gptq(
     weights: Sequence[Array], statistics: Statistics, bits: int, settings: Settings, pool: Pool
 ) -> list[Quantized]:
-    from edgedec.quantize.gptq import gptq
+    from edgedec.quantize.baselines.gptq import gptq
 
     return [_stored(t) for t in gptq(weights, statistics, bits, settings, pool)]
 
@@ -79,7 +79,7 @@ def _gptq(
 def _gptq_blocks(
     weights: Sequence[Array], statistics: Statistics, bits: int, settings: Settings, pool: Pool
 ) -> list[Quantized]:
-    from edgedec.quantize.gptq import BLOCK, gptq_blocks
+    from edgedec.quantize.baselines.gptq import BLOCK, gptq_blocks
 
     results = gptq_blocks(weights, statistics, bits, settings, pool)
     return [Quantized(None, v, block_bits(v.shape[1], bits, BLOCK)) for v in results]
@@ -88,7 +88,7 @@ def _gptq_blocks(
 def _gptq_codebook(
     weights: Sequence[Array], statistics: Statistics, bits: int, settings: Settings, pool: Pool
 ) -> list[Quantized]:
-    from edgedec.quantize.gptq import gptq_codebook
+    from edgedec.quantize.baselines.gptq import gptq_codebook
 
     return [_stored(t) for t in gptq_codebook(weights, statistics, bits, settings, pool)]
 

@@ -27,14 +27,14 @@ from edgedec.export.learn import Quantizer, find_sites
 from edgedec.export.model import Model, open_model
 from edgedec.export.quantized import scheme_of, uniform_choices
 from edgedec.export.workplace import float_bundle
-from edgedec.quantize.calibrate import Learner, calibrate, moments, score
+from edgedec.quantize.calibration.calibrate import Learner, calibrate, moments, score
+from edgedec.quantize.calibration.scores import Divergence
+from edgedec.quantize.fitting.objective import relative_error
 from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.method import Settings
 from edgedec.quantize.methods import METHODS
-from edgedec.quantize.objective import relative_error
 from edgedec.quantize.options import QuantizeOptions
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.scores import Divergence
 from edgedec.quantize.statistics import Statistics
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.generator import Generator

@@ -10,9 +10,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.quantize.fitting.objective import relative_error
 from edgedec.quantize.jlcm import jlcm
 from edgedec.quantize.method import Grouping, Settings
-from edgedec.quantize.objective import relative_error
 from edgedec.quantize.pool import Pool
 from edgedec.quantize.statistics import Statistics
 

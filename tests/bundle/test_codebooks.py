@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 import edgedec
 from edgedec.errors import CheckFailedError, CheckpointError, InputError
-from edgedec.export import export_checkpoint, quantized, verify
+from edgedec.export import codebooks, export_checkpoint, quantized, verify
 from edgedec.export.bundle import save_graphs
 from edgedec.kernels.library import library_path, refused
 from edgedec.kernels.packing import Packed
@@ -262,7 +262,7 @@ def test_wrong_graphs_are_not_written(
 def test_a_wrong_rounding_is_not_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(quantized.ROUNDED, "int8", lambda x: np.trunc(4 * x) / 4)
+    monkeypatch.setitem(codebooks.ROUNDED, "int8", lambda x: np.trunc(4 * x) / 4)
     monkeypatch.setattr(verify, "ROUNDING_TOLERANCE", 0.1)
     out = tmp_path / "b"
     with pytest.raises(CheckFailedError, match="a reference that rounds as they do"):

@@ -22,7 +22,7 @@ from edgedec.export import compare as comparing
 from edgedec.export import quantized
 from edgedec.quantize.method import Settings
 from edgedec.quantize.options import QuantizeOptions
-from edgedec.quantize.report import Comparison, QuantizationReport, from_json, to_json
+from edgedec.quantize.reporting.report import Comparison, QuantizationReport, from_json, to_json
 
 Invoke = Callable[..., Result]
 Calls = list[tuple[Any, ...]]

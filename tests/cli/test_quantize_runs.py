@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 from tests.bundle.conftest import write_checkpoint
 
-from edgedec.quantize.report import from_json, to_json
+from edgedec.quantize.reporting.report import from_json, to_json
 from edgedec.quantize.store import Store
 
 Invoke = Callable[..., Result]

@@ -19,10 +19,10 @@ from edgedec.devices.matrices import PackedMatrix
 from edgedec.kernels.codebook_matmul import Compute
 from edgedec.kernels.library import library_path, refused, register
 from edgedec.kernels.operator import DOMAIN
+from edgedec.quantize.baselines.kmeans import kmeans
+from edgedec.quantize.baselines.nearest import round_to_nearest
 from edgedec.quantize.codebook import CodebookTensor
-from edgedec.quantize.kmeans import kmeans
 from edgedec.quantize.matrices import Matrix
-from edgedec.quantize.nearest import round_to_nearest
 
 Array = NDArray[Any]
 CLOSE = 2e-5

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tests.devices.models import codes_of, graph, lower, lowered_like, nodes, operators
 
+from edgedec.quantize.baselines.nearest import round_to_nearest
 from edgedec.quantize.codebook import BITS, CodebookTensor
 from edgedec.quantize.matrices import Matrix
-from edgedec.quantize.nearest import round_to_nearest
 
 IDS = np.array([[0, 39, 7], [1, 1, 20]], np.int64)
 LOOKUP = "edgedec::CodebookGather"

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from tests.devices.models import codes_of, graph, lower, lowered_like, nodes, operators
 
+from edgedec.quantize.baselines.nearest import round_to_nearest
 from edgedec.quantize.codebook import BITS, CodebookTensor
 from edgedec.quantize.matrices import Matrix
-from edgedec.quantize.nearest import round_to_nearest
 
 RNG = np.random.default_rng(1)
 Shapes = dict[str, tuple[int, ...]]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edgedec.errors import InputError, MissingDependencyError
 from edgedec.export.evaluate import BATCH, METRICS, evaluate, read_task, scores
-from edgedec.quantize.text_files import TextPair
+from edgedec.quantize.text.text_files import TextPair
 from edgedec.runtime.generator import Generator
 
 LINE = st.text("abc .", min_size=1, max_size=12).map(str.strip).filter(bool)

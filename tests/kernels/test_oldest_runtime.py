@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from edgedec.kernels import library
 from edgedec.kernels.codebook_matmul import reference
 from edgedec.kernels.packing import pack
-from edgedec.quantize.nearest import round_to_nearest
+from edgedec.quantize.baselines.nearest import round_to_nearest
 
 random = np.random.default_rng(0)
 weight = random.standard_normal((48, 40), np.float32)

@@ -42,7 +42,7 @@ OPTIONAL = {
     "torch": {"export/checkpoint.py", "export/optimum.py"},
     "transformers": {"export/optimum.py"},
     "optimum": {"export/optimum.py"},
-    "matplotlib": {"quantize/plots.py"},
+    "matplotlib": {"quantize/reporting/plots.py"},
     "jiwer": {"export/evaluate.py"},
     "sacrebleu": {"export/evaluate.py"},
 }

@@ -18,9 +18,9 @@ from edgedec.export.checkpoint import open_checkpoint
 from edgedec.export.families import open_model
 from edgedec.export.graphs import model_graphs, parse_stages
 from edgedec.export.weights import Tensor
-from edgedec.quantize.batches import Batch, feeds, make_batches
-from edgedec.quantize.samples import Sample
-from edgedec.quantize.segments import Program, cut
+from edgedec.quantize.calibration.segments import Program, cut
+from edgedec.quantize.text.batches import Batch, feeds, make_batches
+from edgedec.quantize.text.samples import Sample
 
 Array = NDArray[np.float32]
 Graphs = dict[str, ir.Model]

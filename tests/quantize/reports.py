@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgedec.quantize.method import Settings
-from edgedec.quantize.report import (
+from edgedec.quantize.reporting.report import (
     Agreement,
     CodebookUse,
     Compared,

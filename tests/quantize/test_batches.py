@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.quantize.graphs import llama, t5
 
-from edgedec.quantize.batches import Batch, feeds, make_batches, token_mask
-from edgedec.quantize.samples import Sample
+from edgedec.quantize.text.batches import Batch, feeds, make_batches, token_mask
+from edgedec.quantize.text.samples import Sample
 
 PAD, START = 0, 1
 rows = st.lists(st.integers(2, 50), max_size=30).map(tuple)

@@ -18,14 +18,14 @@ from tests.quantize.graphs import (
     with_weights,
 )
 
-from edgedec.quantize.batches import Batch
-from edgedec.quantize.calibrate import Learner, calibrate, moments, score
+from edgedec.quantize.calibration.calibrate import Learner, calibrate, moments, score
+from edgedec.quantize.calibration.scores import Sums, compare_logits
+from edgedec.quantize.calibration.segments import Program
+from edgedec.quantize.calibration.walk import FLOAT, Walk
 from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.scores import Sums, compare_logits
-from edgedec.quantize.segments import Program
 from edgedec.quantize.statistics import Statistics
-from edgedec.quantize.walk import FLOAT, Walk
+from edgedec.quantize.text.batches import Batch
 
 Told = list[tuple[list[str], Statistics | None]]
 

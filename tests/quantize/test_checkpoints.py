@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from edgedec.kernels.packing import pack
+from edgedec.quantize.baselines.kmeans import GROUP_ROWS, kmeans
+from edgedec.quantize.baselines.nearest import round_to_nearest
 from edgedec.quantize.codebook import CodebookTensor
-from edgedec.quantize.kmeans import GROUP_ROWS, kmeans
-from edgedec.quantize.nearest import round_to_nearest
 
 Weights = list[NDArray[np.float32]]
 

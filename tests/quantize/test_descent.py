@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 from tests.quantize.problems import BITS, SEEDS, SHAPES, Array, matrix, objective, statistics
 
-from edgedec.quantize.columns import Tables
-from edgedec.quantize.damping import Curvature, curvature, damped
-from edgedec.quantize.descent import descend
+from edgedec.quantize.fitting.columns import Tables
+from edgedec.quantize.fitting.damping import Curvature, curvature, damped
+from edgedec.quantize.fitting.descent import descend
 from edgedec.quantize.pool import Pool
 
 Codes = NDArray[np.uint8]

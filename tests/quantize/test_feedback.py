@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.quantize.problems import BITS, SEEDS, SHAPES, Array, matrix, objective, statistics
 
-from edgedec.quantize import columns as module
-from edgedec.quantize.damping import curvature, damped
-from edgedec.quantize.feedback import error_feedback
+from edgedec.quantize.fitting import columns as module
+from edgedec.quantize.fitting.damping import curvature, damped
+from edgedec.quantize.fitting.feedback import error_feedback
 from edgedec.quantize.pool import Pool
 
 
@@ -65,8 +65,8 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch, block: int, slab:
     with Pool(1) as pool:
         whole = error_feedback(weight, scale, books, group, bend, pool)
         for name in ("columns", "feedback"):
-            monkeypatch.setattr(f"edgedec.quantize.{name}.BLOCK", block)
-        monkeypatch.setattr("edgedec.quantize.feedback.SLAB", slab)
+            monkeypatch.setattr(f"edgedec.quantize.fitting.{name}.BLOCK", block)
+        monkeypatch.setattr("edgedec.quantize.fitting.feedback.SLAB", slab)
         assert block == module.BLOCK
         split = error_feedback(weight, scale, books, group, bend, pool)
     # float32 sums in another order: a weight half-way between levels may change

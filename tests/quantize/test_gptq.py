@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgedec.quantize.fixed import half
-from edgedec.quantize.gptq import BLOCK, gptq, gptq_blocks, gptq_codebook
-from edgedec.quantize.kmeans import kmeans
+from edgedec.quantize.baselines.fixed import half
+from edgedec.quantize.baselines.gptq import BLOCK, gptq, gptq_blocks, gptq_codebook
+from edgedec.quantize.baselines.kmeans import kmeans
 from edgedec.quantize.method import Settings
 from edgedec.quantize.pool import Pool
 from edgedec.quantize.statistics import Statistics

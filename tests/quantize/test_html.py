@@ -11,9 +11,9 @@ import pytest
 from tests.quantize.reports import NAMES, comparison, report
 
 from edgedec.errors import MissingDependencyError
-from edgedec.quantize import tables
-from edgedec.quantize.html import render
-from edgedec.quantize.report import Comparison, QuantizationReport
+from edgedec.quantize.reporting import tables
+from edgedec.quantize.reporting.html import render
+from edgedec.quantize.reporting.report import Comparison, QuantizationReport
 
 HOSTILE = (
     "<script>alert(1)</script>",

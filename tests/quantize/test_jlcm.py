@@ -25,11 +25,11 @@ from tests.quantize.problems import (
 
 from edgedec.kernels.packing import pack
 from edgedec.quantize import jlcm as module
-from edgedec.quantize.damping import damped
+from edgedec.quantize.baselines.kmeans import kmeans
+from edgedec.quantize.fitting.damping import damped
+from edgedec.quantize.fitting.objective import relative_error
 from edgedec.quantize.jlcm import jlcm
-from edgedec.quantize.kmeans import kmeans
 from edgedec.quantize.method import Array, Quantized, Settings
-from edgedec.quantize.objective import relative_error
 from edgedec.quantize.pool import Pool
 from edgedec.quantize.size import stored_bits
 from edgedec.quantize.statistics import Statistics

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.quantize.problems import BITS, INPUTS, ROWS, SEEDS, SHAPES, matrix, statistics
 
-from edgedec.quantize.damping import curvature, damped
+from edgedec.quantize.fitting.damping import curvature, damped
+from edgedec.quantize.fitting.joint import largest_eigenvalue, learn_jointly
+from edgedec.quantize.fitting.start import start
 from edgedec.quantize.jlcm import jlcm
-from edgedec.quantize.joint import largest_eigenvalue, learn_jointly
 from edgedec.quantize.method import Settings
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.start import start
 
 
 @pytest.fixture(scope="module")

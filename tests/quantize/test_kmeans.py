@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from edgedec.kernels.packing import pack
-from edgedec.quantize import kmeans as module
+from edgedec.quantize.baselines import kmeans as module
+from edgedec.quantize.baselines.kmeans import kmeans
 from edgedec.quantize.codebook import CodebookTensor
-from edgedec.quantize.kmeans import kmeans
 
 BITS = st.sampled_from([2, 3, 4])
 MATRICES = hnp.arrays(

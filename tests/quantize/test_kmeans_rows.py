@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from edgedec.quantize.kmeans_rows import cluster_rows, kmeans_rows, row_table_bits
+from edgedec.quantize.baselines.kmeans_rows import cluster_rows, kmeans_rows, row_table_bits
 
 BITS = st.sampled_from([2, 3, 4])
 WEIGHTS = hnp.arrays(

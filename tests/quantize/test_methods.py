@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from edgedec.kernels.packing import pack
-from edgedec.quantize.kmeans import kmeans
-from edgedec.quantize.kmeans_rows import kmeans_rows
+from edgedec.quantize.baselines.kmeans import kmeans
+from edgedec.quantize.baselines.kmeans_rows import kmeans_rows
 from edgedec.quantize.method import Method, Quantized, Settings
 from edgedec.quantize.methods import METHODS
 from edgedec.quantize.pool import Pool
@@ -183,7 +183,8 @@ def test_importing_the_table_imports_no_method() -> None:
     code = (
         "import sys, edgedec.quantize.methods\n"
         "print(sorted(m for m in sys.modules if m in ('onnx_ir', 'onnxruntime', 'scipy', 'torch',"
-        " 'edgedec.quantize.jlcm', 'edgedec.quantize.gptq', 'edgedec.quantize.kmeans')))"
+        " 'edgedec.quantize.jlcm', 'edgedec.quantize.baselines.gptq',"
+        " 'edgedec.quantize.baselines.kmeans')))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgedec.quantize.moments import mean_product
+from edgedec.quantize.calibration.moments import mean_product
 from edgedec.quantize.pool import Pool
 
 Array = NDArray[np.float32]
@@ -29,7 +29,7 @@ def test_divided_is_at_once(lengths: list[int], columns: int, threads: int, rows
     ends = np.cumsum(lengths)[:-1]
     parts = list(zip(np.split(x, ends), np.split(y, ends), strict=True))
     with Pool(threads) as pool, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgedec.quantize.moments.ROWS", rows)
+        patch.setattr("edgedec.quantize.calibration.moments.ROWS", rows)
         tokens, square = mean_product(((a, a) for a, _ in parts), pool)
         _, product = mean_product(iter(parts), pool)
     assert tokens == len(x)

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from edgedec.kernels.packing import pack
-from edgedec.quantize.nearest import (
+from edgedec.quantize.baselines.nearest import (
     even_levels,
     round_to_all,
     round_to_blocks,

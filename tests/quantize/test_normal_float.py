@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from edgedec.kernels.packing import pack
-from edgedec.quantize.normal_float import LEVELS, normal_float_blocks, normal_float_rows
+from edgedec.quantize.baselines.normal_float import LEVELS, normal_float_blocks, normal_float_rows
 
 WEIGHTS = hnp.arrays(
     np.float32,

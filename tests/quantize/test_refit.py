@@ -12,12 +12,12 @@ from hypothesis.extra import numpy as hnp
 from tests.quantize.problems import BITS, ROWS, SEEDS, SHAPES, Array, matrix, objective, statistics
 
 from edgedec.quantize.codebook import seven_bits
-from edgedec.quantize.damping import curvature, damped
-from edgedec.quantize.fit import Doubles, Fit
-from edgedec.quantize.levels import as_integers, split_worst
+from edgedec.quantize.fitting.damping import curvature, damped
+from edgedec.quantize.fitting.fit import Doubles, Fit
+from edgedec.quantize.fitting.levels import as_integers, split_worst
+from edgedec.quantize.fitting.refit import refit_levels, refit_scales, round_levels
+from edgedec.quantize.fitting.start import feed_back, start
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.refit import refit_levels, refit_scales, round_levels
-from edgedec.quantize.start import feed_back, start
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from tests.quantize.reports import comparison, report
 
 from edgedec.errors import InputError
-from edgedec.quantize import tables
+from edgedec.quantize.baselines.kmeans import kmeans
+from edgedec.quantize.baselines.nearest import round_to_nearest
 from edgedec.quantize.codebook import CodebookTensor
-from edgedec.quantize.kinds import by_kind, kind_of, layer_of
-from edgedec.quantize.kmeans import kmeans
 from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.method import Quantized, Settings
-from edgedec.quantize.nearest import round_to_nearest
 from edgedec.quantize.options import QuantizeOptions
-from edgedec.quantize.report import (
+from edgedec.quantize.reporting import tables
+from edgedec.quantize.reporting.kinds import by_kind, kind_of, layer_of
+from edgedec.quantize.reporting.report import (
     QuantizationReport,
     codebook_use,
     from_json,

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgedec.errors import InputError
-from edgedec.quantize.samples import EXCERPT, WINDOW, pick_samples, read_samples
-from edgedec.quantize.text_files import TextPair, builtin_text, read_pairs
+from edgedec.quantize.text.samples import EXCERPT, WINDOW, pick_samples, read_samples
+from edgedec.quantize.text.text_files import TextPair, builtin_text, read_pairs
 
 line = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
 
@@ -75,7 +75,7 @@ def test_damaged_archives(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_large_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgedec.quantize.text_files.LARGEST", 1 << 20)
+    monkeypatch.setattr("edgedec.quantize.text.text_files.LARGEST", 1 << 20)
     with pytest.raises(InputError, match="more than 1 MB"):
         read_pairs(write(tmp_path, "a.txt.gz", b"a" * 2_000_000))
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from edgedec.quantize.scores import Sums, compare_logits
+from edgedec.quantize.calibration.scores import Sums, compare_logits
 
 
 @given(

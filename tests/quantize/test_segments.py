@@ -8,11 +8,11 @@ import pytest
 from tests.devices.models import graph
 from tests.quantize.graphs import g2p, llama, noise, program, run_whole, sites, t5, with_weights
 
-from edgedec.quantize.batches import Batch, make_batches
+from edgedec.quantize.calibration.segments import cut
+from edgedec.quantize.calibration.walk import FLOAT, Walk
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.samples import Sample
-from edgedec.quantize.segments import cut
-from edgedec.quantize.walk import FLOAT, Walk
+from edgedec.quantize.text.batches import Batch, make_batches
+from edgedec.quantize.text.samples import Sample
 
 GENERIC = """
 main (int64[B, T] input_ids, float[B, T, 24] hidden, float[B, T, 24] more)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedec.kernels.packing import pack
+from edgedec.quantize.baselines.kmeans import kmeans
+from edgedec.quantize.baselines.nearest import round_to_nearest
 from edgedec.quantize.codebook import CodebookTensor
-from edgedec.quantize.kmeans import kmeans
-from edgedec.quantize.nearest import round_to_nearest
 from edgedec.quantize.size import block_bits, stored_bits
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedec.errors import InputError
+from edgedec.quantize.baselines.kmeans import kmeans
 from edgedec.quantize.codebook import CodebookTensor
-from edgedec.quantize.kmeans import kmeans
 from edgedec.quantize.method import Quantized
 from edgedec.quantize.store import Store
 

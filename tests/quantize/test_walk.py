@@ -23,10 +23,10 @@ from tests.quantize.graphs import (
 )
 
 from edgedec.devices.passes.linear import Linear
-from edgedec.quantize.batches import Batch, make_batches
+from edgedec.quantize.calibration.segments import Program, cut
+from edgedec.quantize.calibration.walk import FLOAT, Walk
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.segments import Program, cut
-from edgedec.quantize.walk import FLOAT, Walk
+from edgedec.quantize.text.batches import Batch, make_batches
 
 CLOSE = 1e-5
 """Of the logits' range: the same products, which ONNX Runtime may fuse otherwise."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from edgedec.quantize.options import QuantizeOptions
-    from edgedec.quantize.report import Comparison, QuantizationReport
+    from edgedec.quantize.reporting.report import Comparison, QuantizationReport
 
 STORED = ("jlcm", "rtn", "nf4", "kmeans", "gptq", "gptq-codebook")
 COMPARED = ("rtn-block32", "nf4-block64", "kmeans-rows", "gptq-block32")
@@ -214,7 +214,7 @@ def _compare(source: str, options: QuantizeOptions, names: Sequence[str]) -> Com
 
 def _check_page(name: str) -> None:
     """Refuse a page that could not be written: before the work, which takes long."""
-    from edgedec.quantize.plots import require_matplotlib
+    from edgedec.quantize.reporting.plots import require_matplotlib
 
     path = Path(name)
     if path.is_dir():
@@ -227,7 +227,7 @@ def _check_page(name: str) -> None:
 
 
 def _write_page(report: QuantizationReport | Comparison, name: str) -> None:
-    from edgedec.quantize.html import render
+    from edgedec.quantize.reporting.html import render
 
     try:
         Path(name).write_text(render(report), encoding="utf-8", newline="\n")
@@ -236,7 +236,7 @@ def _write_page(report: QuantizationReport | Comparison, name: str) -> None:
 
 
 def _json(report: QuantizationReport | Comparison, output: str | None) -> str:
-    from edgedec.quantize.report import to_json
+    from edgedec.quantize.reporting.report import to_json
 
     text = to_json(report)
     if output is None:
@@ -249,8 +249,8 @@ def _described(
     report: QuantizationReport | Comparison, output: str | None, *, every: bool
 ) -> list[str]:
     """A report for people: tables."""
-    from edgedec.quantize import tables
-    from edgedec.quantize.report import Comparison
+    from edgedec.quantize.reporting import tables
+    from edgedec.quantize.reporting.report import Comparison
 
     if isinstance(report, Comparison):
         return [tables.title(report), _table(tables.comparison(report))]

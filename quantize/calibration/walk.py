@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.quantize.batches import Batch, feeds, token_mask
+from edgedec.quantize.calibration.segments import Program, Segment, StepPlan
+from edgedec.quantize.calibration.shelf import KEEP, Shelf
 from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.segments import Program, Segment, StepPlan
-from edgedec.quantize.shelf import KEEP, Shelf
+from edgedec.quantize.text.batches import Batch, feeds, token_mask
 
 Array = NDArray[np.float32]
 FLOAT = "float"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgedec.errors import MissingDependencyError
-from edgedec.quantize.kinds import by_kind, layer_of, layered
-from edgedec.quantize.report import Comparison, MatrixReport, QuantizationReport
-from edgedec.quantize.tables import printable
+from edgedec.quantize.reporting.kinds import by_kind, layer_of, layered
+from edgedec.quantize.reporting.report import Comparison, MatrixReport, QuantizationReport
+from edgedec.quantize.reporting.tables import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgedec.errors import InputError
-from edgedec.quantize.text_files import TextPair, read_pairs
+from edgedec.quantize.text.text_files import TextPair, read_pairs
 
 Tokenize = Callable[[str], Sequence[int]]
 TOKENS = 8192
@@ -49,7 +49,7 @@ def read_samples(
     longest: int = LONGEST,
     seed: int = 0,
 ) -> list[Sample]:
-    """Samples of a text file (`edgedec.quantize.text_files.read_pairs`); see `pick_samples`.
+    """Samples of a text file (`edgedec.quantize.text.text_files.read_pairs`); see `pick_samples`.
 
     Raises:
         InputError: the file is not as it should be, or nothing in it can be used.

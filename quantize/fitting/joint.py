@@ -15,10 +15,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.quantize.fit import Fit
+from edgedec.quantize.fitting.fit import Fit
+from edgedec.quantize.fitting.products import pieces
+from edgedec.quantize.fitting.refit import slopes
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.products import pieces
-from edgedec.quantize.refit import slopes
 
 Array = NDArray[np.float32]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.quantize.fixed import half
-from edgedec.quantize.kmeans import SMALLEST, check_matrix
+from edgedec.quantize.baselines.fixed import half
+from edgedec.quantize.baselines.kmeans import SMALLEST, check_matrix
 from edgedec.quantize.size import BLOCK_SCALE_BITS, LEVEL_BITS
 
 ITERATIONS = 50

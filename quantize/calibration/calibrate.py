@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.quantize.batches import Batch
+from edgedec.quantize.calibration.moments import mean_product
+from edgedec.quantize.calibration.scores import Divergence, Sums, compare_logits
+from edgedec.quantize.calibration.segments import Program
+from edgedec.quantize.calibration.walk import FLOAT, Step, Walk
 from edgedec.quantize.matrices import Matrix
-from edgedec.quantize.moments import mean_product
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.scores import Divergence, Sums, compare_logits
-from edgedec.quantize.segments import Program
 from edgedec.quantize.statistics import Square, Statistics
-from edgedec.quantize.walk import FLOAT, Step, Walk
+from edgedec.quantize.text.batches import Batch
 
 Array = NDArray[np.float32]
 Learn = Callable[[Sequence[Matrix], Statistics | None], Mapping[str, Array]]

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.quantize.damping import Curvature
-from edgedec.quantize.feedback import choose_with_feedback
-from edgedec.quantize.fit import Fit
-from edgedec.quantize.levels import as_integers, split_worst
+from edgedec.quantize.fitting.damping import Curvature
+from edgedec.quantize.fitting.feedback import choose_with_feedback
+from edgedec.quantize.fitting.fit import Fit
+from edgedec.quantize.fitting.levels import as_integers, split_worst
+from edgedec.quantize.fitting.products import pieces
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.products import pieces
 
 Array = NDArray[np.float32]
 Doubles = NDArray[np.float64]

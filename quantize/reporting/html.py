@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 
-from edgedec.quantize import plots, tables
-from edgedec.quantize.report import Comparison, QuantizationReport
+from edgedec.quantize.reporting import plots, tables
+from edgedec.quantize.reporting.report import Comparison, QuantizationReport
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --line: #b9b9c0; --back: #fff; --soft: #f3f3f6 }

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgedec.quantize.samples import Sample
+from edgedec.quantize.text.samples import Sample
 
 TOKENS = 512
 """Tokens of a batch, padding included: so few that a batch's attention scores and logits are small,

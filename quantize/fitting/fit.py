@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.quantize.columns import Tables
-from edgedec.quantize.damping import Curvature
+from edgedec.quantize.fitting.columns import Tables
+from edgedec.quantize.fitting.damping import Curvature
+from edgedec.quantize.fitting.products import pieces
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.products import pieces
 
 Array = NDArray[np.float32]
 Doubles = NDArray[np.float64]

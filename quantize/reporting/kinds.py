@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from edgedec.quantize.report import MatrixReport
+from edgedec.quantize.reporting.report import MatrixReport
 
 LAYER = re.compile(r"(^|[./])(\d+)(?=[./])")
 """The first whole part of a name that is a number."""

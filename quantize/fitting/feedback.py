@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.quantize.columns import BLOCK, SLAB, Chooser, Tables
-from edgedec.quantize.damping import Curvature
+from edgedec.quantize.fitting.columns import BLOCK, SLAB, Chooser, Tables
+from edgedec.quantize.fitting.damping import Curvature
+from edgedec.quantize.fitting.products import pieces, wide_product
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.products import pieces, wide_product
 
 Array = NDArray[np.float32]
 

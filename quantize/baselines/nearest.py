@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.quantize.baselines.fixed import in_blocks, round_blocks, round_rows, signed_largest
+from edgedec.quantize.baselines.kmeans import check_matrix
 from edgedec.quantize.codebook import BITS, CodebookTensor, row_pieces
-from edgedec.quantize.fixed import in_blocks, round_blocks, round_rows, signed_largest
-from edgedec.quantize.kmeans import check_matrix
 
 BLOCK = 32
 

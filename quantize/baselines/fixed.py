@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.quantize.baselines.kmeans import SMALLEST, check_matrix
 from edgedec.quantize.codebook import CodebookTensor, row_pieces, seven_bits
-from edgedec.quantize.kmeans import SMALLEST, check_matrix
 
 Array = NDArray[np.float32]
 LARGEST_HALF = float(np.finfo(np.float16).max)

@@ -14,13 +14,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.quantize.baselines.fixed import half, in_blocks, round_rows, signed_largest, spread
+from edgedec.quantize.baselines.kmeans import SMALLEST, check_matrix, kmeans
+from edgedec.quantize.baselines.nearest import even_levels
 from edgedec.quantize.codebook import CodebookTensor
-from edgedec.quantize.damping import Curvature, curvature, damped
-from edgedec.quantize.feedback import error_feedback
-from edgedec.quantize.fixed import half, in_blocks, round_rows, signed_largest, spread
-from edgedec.quantize.kmeans import SMALLEST, check_matrix, kmeans
+from edgedec.quantize.fitting.damping import Curvature, curvature, damped
+from edgedec.quantize.fitting.feedback import error_feedback
 from edgedec.quantize.method import Settings
-from edgedec.quantize.nearest import even_levels
 from edgedec.quantize.pool import Pool
 from edgedec.quantize.statistics import Statistics
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.quantize.baselines.fixed import in_blocks, round_blocks, round_rows
 from edgedec.quantize.codebook import CodebookTensor
-from edgedec.quantize.fixed import in_blocks, round_blocks, round_rows
 
 BLOCK = 64
 LEVELS = np.array(

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from edgedec.quantize.kinds import bits_used, by_kind
-from edgedec.quantize.report import (
+from edgedec.quantize.reporting.kinds import bits_used, by_kind
+from edgedec.quantize.reporting.report import (
     Agreement,
     Compared,
     Comparison,

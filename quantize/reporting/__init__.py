@@ -1,0 +1,1 @@
+"""What quantizing did, as facts, tables and a page."""

@@ -1,0 +1,1 @@
+"""Texts to calibrate on: files, samples, batches."""
