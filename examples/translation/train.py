@@ -6,7 +6,6 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import torch
@@ -17,15 +16,13 @@ from g2p.optimizer import build_optimizers, learning_rate_factor
 from g2p.parallel import Processes
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tokenizers import Tokenizer
+from torch import Tensor
 
 from translation.batches import batches, encode_pairs, pad_pairs
 from translation.data import Split, load_split
 from translation.model import Translator, save_translator
 from translation.tokenizer import train_tokenizer
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-    from torch import Tensor
 
 LOG_STEPS = 20
 console = Console()
@@ -184,6 +181,16 @@ class Trainer:
         self.step, self.seconds, self.loss = state["step"], state["seconds"], state["loss"]
 
 
+def _tokenizer(options: Options, split: Split) -> Tokenizer:
+    """A new one, or where training goes on the one that it began with: ids must stay the same."""
+    path = options.out / "tokenizer.json"
+    if options.resume:
+        return Tokenizer.from_file(str(path))
+    tokenizer = train_tokenizer((text for pair in split.train for text in pair), options.vocabulary)
+    tokenizer.save(str(path))
+    return tokenizer
+
+
 @click.command(context_settings={"show_default": True})
 @click.option(
     "--data",
@@ -215,8 +222,7 @@ def main(**options: object) -> None:
     torch.set_num_threads(chosen.threads)
     chosen.out.mkdir(parents=True, exist_ok=True)
     split = load_split(chosen.data)
-    sentences = (sentence for pair in split.train for sentence in pair)
-    trainer = Trainer(chosen, split, train_tokenizer(sentences, chosen.vocabulary))
+    trainer = Trainer(chosen, split, _tokenizer(chosen, split))
     if chosen.resume:
         trainer.load_state()
     if trainer.processes.first:
