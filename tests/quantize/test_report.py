@@ -61,7 +61,7 @@ def test_codebook_use_counts_every_weight(bits: int) -> None:
 def test_codebook_use_of_unsorted_levels_and_rows_out_of_order() -> None:
     codes = np.zeros((32, 3), np.uint8)
     codes[16:] = [[0, 3, 3]] * 16
-    books = np.array([[9, -1, 0, 3], [5, 0, -10, -5]], np.float32)
+    books = np.array([[0.9, -0.1, 0, 0.3], [0.5, 0, -1, -0.5]], np.float32)
     groups = np.repeat(np.array([1, 0], np.uint16), 16)
     order = np.arange(32, dtype=np.int32)[::-1].copy()
     tensor = CodebookTensor(codes, books, np.ones(32, np.float32), groups, 2, order)
