@@ -60,4 +60,6 @@ def _add_functions(model: ir.Model, matrices: Iterable[PackedMatrix]) -> None:
     model.graph.opset_imports[DOMAIN] = VERSION
     for op_type in used:
         body = function(op_type, row_order=ordered, ragged=ragged)
+        # A function is to import what its model does; of matrices, bodies mean the same from 18 on.
+        body.opset_imports[""] = model.graph.opset_imports[""]
         model.functions[body.identifier()] = body

@@ -128,17 +128,22 @@ def in_fp32(bundle: Bundle) -> Iterator[Bundle]:
         components = {}
         for name, component in bundle.manifest.components.items():
             files[name] = bundle.path(f"{name}.fp32.onnx")
-            model = onnx.load(bundle.path(component.file), load_external_data=False)
-            for node in model.graph.node:
-                for attribute in node.attribute:
-                    if (node.domain, attribute.name) == (DOMAIN, "compute"):
-                        attribute.s = b"fp32"
-            files[name].write_bytes(model.SerializeToString())
+            write_in_fp32(bundle.path(component.file), files[name])
             components[name] = replace(component, file=files[name].name)
         yield replace(bundle, manifest=replace(bundle.manifest, components=components))
     finally:
         for path in files.values():
             path.unlink(missing_ok=True)
+
+
+def write_in_fp32(graph: Path, out: Path) -> None:
+    """Write a graph again, into the same folder, with products that don't round."""
+    model = onnx.load(graph, load_external_data=False)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if (node.domain, attribute.name) == (DOMAIN, "compute"):
+                attribute.s = b"fp32"
+    out.write_bytes(model.SerializeToString())
 
 
 def _as_it_is(x: Array) -> Array:

@@ -7,14 +7,17 @@ this, by the same rule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from edgedec.devices.passes.linear import Linear
 from edgedec.export.learn import find_sites
 from edgedec.export.route import Graphs, Ids, Logits
+from edgedec.quantize.calibration.inputs import Inputs
 from edgedec.quantize.calibration.segments import Program, cut
 from edgedec.quantize.calibration.walk import Walk
 from edgedec.quantize.method import Array
@@ -26,17 +29,21 @@ Values = Callable[[str, Collection[str]], dict[str, Array]]
 """``(component, names of initializers) -> what they are now``."""
 
 
-def coded_program(graphs: Graphs) -> Program:
+def coded_program(graphs: Graphs, outputs: Sequence[str] = ("logits",)) -> Program:
     """The graphs as a program whose products read values that nothing else reads.
 
     Changes the graphs: what rounds a product's input must not round a residual sum with it.
+
+    Args:
+        graphs: with floating-point weights.
+        outputs: what to compute in the end.
     """
     for component, some in find_sites(graphs).items():
         copies: dict[ir.Value, ir.Value] = {}
         for site in some:
             if isinstance(site, Linear):
                 _read_copy(graphs[component].graph, site, copies)
-    return cut(graphs, find_sites(graphs))
+    return cut(graphs, find_sites(graphs), outputs)
 
 
 def coded_logits(
@@ -59,14 +66,25 @@ def coded_logits(
             labels=target,
             target_mask=np.ones(target.shape, np.bool_),
         )
-        walk = Walk(program, [batch], pool, paths=(CODES,))
-        for step in walk:
-            step.use(CODES, values(step.component, {m.name for m in step.matrices}))
-            if step.has_inputs:
-                step.change_inputs(CODES, rounded)
-        return walk.logits(CODES, 0)
+        return coded_outputs(program, values, rounded, batch, pool)[0]
 
     return logits
+
+
+def coded_outputs(
+    program: Program,
+    values: Values,
+    rounded: Callable[[Array], Array],
+    inputs: Inputs,
+    pool: Pool,
+) -> list[NDArray[Any]]:
+    """The outputs of a program with other weights, on some inputs; as `coded_logits`."""
+    walk = Walk(program, [inputs], pool, paths=(CODES,))
+    for step in walk:
+        step.use(CODES, values(step.component, {m.name for m in step.matrices}))
+        if step.has_inputs:
+            step.change_inputs(CODES, rounded)
+    return walk.outputs(CODES, 0)
 
 
 def _read_copy(graph: ir.Graph, linear: Linear, copies: dict[ir.Value, ir.Value]) -> None:

@@ -95,7 +95,14 @@ def _compared(model: Model, options: QuantizeOptions, name: str, progress: Progr
     method = METHODS[name]
     choices = uniform_choices(model.sites, scheme_of(options), method)
     begin = time.perf_counter()
-    ends = head_statistics(model, choices)
+    ends = head_statistics(
+        model.program,
+        model.calibration.batches,
+        model.sites,
+        choices,
+        model.pool,
+        scratch=model.scratch,
+    )
     quantizer = Quantizer(model.keys, choices, options.settings, ends, model.pool, None)
     found = calibrate(
         model.program,

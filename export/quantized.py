@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from os import PathLike, fspath
 from pathlib import Path
@@ -31,9 +29,10 @@ from edgedec.export.pipeline import DEVICE
 from edgedec.export.route import Graphs
 from edgedec.export.sensitivity import mixed_choices
 from edgedec.export.verify import TOLERANCE, once, verify, verify_rounding
-from edgedec.export.workplace import FINISHED, float_bundle, workplace
+from edgedec.export.workplace import FINISHED, float_bundle, work_key, workplace
 from edgedec.kernels.codebook_matmul import COMPUTES, Compute
 from edgedec.quantize.calibration.calibrate import Learner, calibrate, moments, score
+from edgedec.quantize.calibration.inputs import Inputs
 from edgedec.quantize.calibration.segments import Program
 from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.method import Method
@@ -77,7 +76,7 @@ def quantize_source(
     """
     begin = time.perf_counter()
     target = Path(out)
-    compute = _compute(options)
+    compute = compute_of(options)
     method = stored_method(options.method)
     with (
         new_folder(target, force=options.force) as folder,
@@ -185,13 +184,18 @@ def learn(
         progress: told the fraction of all weights that are done.
         finished: a folder to keep finished matrices in.
     """
-    store = Store(finished, _work_key(model, options, choices))
-    ends = head_statistics(model, choices)
+    batches = model.calibration.batches
+    files = {name: entry.sha256 for name, entry in model.bundle.manifest.files.items()}
+    arrays = [a for b in batches for a in (b.source, b.source_mask, b.target, b.target_mask)]
+    store = Store(finished, work_key(files, options, choices, arrays))
+    ends = head_statistics(
+        model.program, batches, model.sites, choices, model.pool, scratch=model.scratch
+    )
     quantizer = Quantizer(model.keys, choices, options.settings, ends, model.pool, store)
     learner = Learner(quantizer, options.sequential)
     divergences = calibrate(
         model.program,
-        model.calibration.batches,
+        batches,
         {PATH: learner},
         model.pool,
         scratch=model.scratch,
@@ -241,16 +245,24 @@ def quantize_without_text(sites: Sites, quantizer: Quantizer, progress: Progress
         progress("quantizing", done / max(total, 1))
 
 
-def head_statistics(model: Model, choices: Mapping[Key, Choice]) -> dict[bytes, Statistics]:
+def head_statistics(
+    program: Program,
+    batches: Sequence[Inputs],
+    sites: Sites,
+    choices: Mapping[Key, Choice],
+    pool: Pool,
+    *,
+    scratch: Path,
+) -> dict[bytes, Statistics]:
     """Statistics of the head's inputs, by the head's values, where a table that is it needs them.
 
     A model reads its embedding first and its head last; one table is quantized once.
     """
     tables = [
         site.matrix
-        for some in model.sites.values()
+        for component, some in sites.items()
         for site in some
-        if site.matrix.role == "embedding" and choices[model.keys[id(site.matrix)]].bits < 8
+        if site.matrix.role == "embedding" and choices[component, site.matrix.name].bits < 8
     ]
     wanted = {values_key(matrix) for matrix in tables}
     found: dict[bytes, Statistics] = {}
@@ -260,30 +272,14 @@ def head_statistics(model: Model, choices: Mapping[Key, Choice]) -> dict[bytes, 
             found.update({values_key(m): statistics for m in matrices if m.role == "head"})
 
         moments(
-            model.program,
-            model.calibration.batches,
-            model.pool,
+            program,
+            batches,
+            pool,
             receive,
             wanted=lambda m: m.role == "head" and values_key(m) in wanted,
-            scratch=model.scratch,
+            scratch=scratch,
         )
     return found
-
-
-def _work_key(model: Model, options: QuantizeOptions, choices: Mapping[Key, Choice]) -> str:
-    """Equal where everything is that the codes depend on."""
-    facts = [
-        version("edgedec"),
-        {name: entry.sha256 for name, entry in sorted(model.bundle.manifest.files.items())},
-        sorted((*key, choice.bits, choice.method.name) for key, choice in choices.items()),
-        asdict(options.settings),
-        options.sequential,
-    ]
-    digest = hashlib.sha256(json.dumps(facts).encode())
-    for batch in model.calibration.batches:
-        for array in (batch.source, batch.source_mask, batch.target, batch.target_mask):
-            digest.update(b"none" if array is None else array.tobytes())
-    return digest.hexdigest()
 
 
 def _write(
@@ -331,7 +327,12 @@ def _verified(
     return manifest
 
 
-def _compute(options: QuantizeOptions) -> Compute:
+def compute_of(options: QuantizeOptions) -> Compute:
+    """How products with codes are computed.
+
+    Raises:
+        InputError: there is no such way.
+    """
     if options.compute not in (None, *COMPUTES):
         raise InputError(f"--compute {options.compute!r}: choose one of {', '.join(COMPUTES)}.")
     return options.compute or COMPUTES[0]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgedec.errors import InputError
 from edgedec.export import pipeline
 from edgedec.export.bundle import Progress
+from edgedec.export.learn import Choice, Key
 from edgedec.export.leftovers import sweep
 from edgedec.quantize.options import QuantizeOptions
 from edgedec.runtime.bundle import Bundle, open_bundle
@@ -71,3 +80,34 @@ def float_bundle(source: str, work: Path, options: QuantizeOptions, progress: Pr
         progress,
     )
     return open_bundle(folder)
+
+
+def work_key(
+    files: Mapping[str, str],
+    options: QuantizeOptions,
+    choices: Mapping[Key, Choice],
+    arrays: Iterable[NDArray[Any] | None],
+) -> str:
+    """Equal where everything is that the codes depend on.
+
+    Args:
+        files: of the model, with their digests.
+        options: how it is quantized.
+        choices: key of a matrix -> bits and method.
+        arrays: what it is calibrated on.
+    """
+    facts = [
+        version("edgedec"),
+        dict(sorted(files.items())),
+        sorted((*key, choice.bits, choice.method.name) for key, choice in choices.items()),
+        asdict(options.settings),
+        options.sequential,
+    ]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for array in arrays:
+        if array is None:
+            digest.update(b"none")
+            continue
+        digest.update(f"{array.dtype.str} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

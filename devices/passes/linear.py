@@ -56,7 +56,7 @@ def _linear(node: ir.Node, scores: frozenset[ir.Node]) -> Linear | None:
     if node.domain != "" or node.op_type not in {"MatMul", "Gemm"}:
         return None
     x, stored = node.inputs[:2]
-    if x is None or stored is None or not _is_matrix(stored):
+    if x is None or x.is_initializer() or stored is None or not _is_matrix(stored):
         return None
     rows_first = False
     bias = None

@@ -14,8 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.quantize.calibration.inputs import Inputs
 from edgedec.quantize.calibration.moments import mean_product
-from edgedec.quantize.calibration.scores import Divergence, Sums, compare_logits
+from edgedec.quantize.calibration.scores import (
+    Deviation,
+    Divergence,
+    Sums,
+    compare_arrays,
+    compare_logits,
+)
 from edgedec.quantize.calibration.segments import Program
 from edgedec.quantize.calibration.walk import FLOAT, Step, Walk
 from edgedec.quantize.matrices import Matrix
@@ -69,24 +76,63 @@ def calibrate(
     Returns:
         How far each learner's model is from the original, on the same text.
     """
-    done = 0
     with Walk(program, batches, pool, paths=tuple(learners), scratch=scratch) as walk:
-        for step in walk:
-            plain = _moment(walk, step, FLOAT, pool) if step.has_inputs else None
-            for path, learner in learners.items():
-                statistics = None
-                if plain is not None:
-                    seen = path if learner.sequential else FLOAT
-                    statistics = _statistics(walk, step, *plain, seen, pool)
-                step.use(path, learner.learn(step.matrices, statistics))
-            done += sum(matrix.rows * matrix.columns for matrix in step.matrices)
-            progress(done / program.weights)
-        return _compare(walk, pool)
+        learn_steps(walk, learners, pool, progress)
+        return _compare(walk, batches, pool)
+
+
+def learn_steps(
+    walk: Walk,
+    learners: Mapping[str, Learner],
+    pool: Pool,
+    progress: Callable[[float], None] = lambda _: None,
+) -> None:
+    """Let learners change the matrices of a walk that has a path for each, up to its end.
+
+    Args:
+        walk: one that has not begun.
+        learners: by path.
+        pool: threads; learners are called outside of them and may use them.
+        progress: told which part of the weights is done.
+    """
+    done = 0
+    for step in walk:
+        plain = _moment(walk, step, FLOAT, pool) if step.has_inputs else None
+        for path, learner in learners.items():
+            statistics = None
+            if plain is not None:
+                seen = path if learner.sequential else FLOAT
+                statistics = _statistics(walk, step, *plain, seen, pool)
+            step.use(path, learner.learn(step.matrices, statistics))
+        done += sum(matrix.rows * matrix.columns for matrix in step.matrices)
+        progress(done / walk.program.weights)
+
+
+def compare_outputs(walk: Walk, path: str, pool: Pool) -> list[float]:
+    """How far a path's outputs are from the original's, each over all batches.
+
+    Args:
+        walk: one that has come to its end.
+        path: whose outputs.
+        pool: threads.
+
+    Returns:
+        `Deviation.relative` for every output of the program.
+    """
+
+    def compare(batch: int) -> list[Deviation]:
+        pairs = zip(walk.outputs(FLOAT, batch), walk.outputs(path, batch), strict=True)
+        return [compare_arrays(original, changed) for original, changed in pairs]
+
+    sums = [Deviation() for _ in walk.program.outputs]
+    for found in pool.map(compare, range(len(walk.batches))):
+        sums = [total + one for total, one in zip(sums, found, strict=True)]
+    return [total.relative for total in sums]
 
 
 def moments(
     program: Program,
-    batches: Sequence[Batch],
+    batches: Sequence[Inputs],
     pool: Pool,
     receive: Callable[[Sequence[Matrix], Statistics], None],
     *,
@@ -143,7 +189,7 @@ def score(
             for path, function in values.items():
                 found = {matrix.name: function(matrix) for matrix in step.matrices}
                 step.use(path, {n: array for n, array in found.items() if array is not None})
-        return _compare(walk, pool)
+        return _compare(walk, batches, pool)
 
 
 def _moment(walk: Walk, step: Step, path: str, pool: Pool) -> tuple[int, Square]:
@@ -166,21 +212,21 @@ def _statistics(
     return Statistics(tokens, plain, inputs, drift)
 
 
-def _compare(walk: Walk, pool: Pool) -> dict[str, Divergence]:
+def _compare(walk: Walk, batches: Sequence[Batch], pool: Pool) -> dict[str, Divergence]:
     def compare(batch: int) -> dict[str, Sums]:
         original = walk.logits(FLOAT, batch)
-        labels, mask = walk.batches[batch].labels, walk.batches[batch].target_mask
+        labels, mask = batches[batch].labels, batches[batch].target_mask
         return {
             path: compare_logits(original, walk.logits(path, batch), labels, mask)
             for path in walk.paths
         }
 
     sums = dict.fromkeys(walk.paths, Sums())
-    largest = max(batch.target.size for batch in walk.batches)
-    size = walk.logits(FLOAT, 0).nbytes // walk.batches[0].target.size * largest
+    largest = max(batch.target.size for batch in batches)
+    size = walk.logits(FLOAT, 0).nbytes // batches[0].target.size * largest
     side = max(1, LOGITS // (COPIES * size))
-    for start in range(0, len(walk.batches), side):
-        group = range(start, min(start + side, len(walk.batches)))
+    for start in range(0, len(batches), side):
+        group = range(start, min(start + side, len(batches)))
         for found in pool.map(compare, group):
             sums = {path: sums[path] + found[path] for path in sums}
     return {path: total.mean() for path, total in sums.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +62,52 @@ class Sums:
             loss_before=self.loss_before / self.tokens,
             loss_after=self.loss_after / self.tokens,
         )
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far an array is from the original one.
+
+    Attributes:
+        changed: of numbers with a fraction, the sum of squared differences; of others, how many
+            differ.
+        total: the sum of the original's squares; of others, how many there are.
+        power: 2 for squares, 1 for counts.
+    """
+
+    changed: float = 0.0
+    total: float = 0.0
+    power: int = 1
+
+    def __add__(self, other: Deviation) -> Deviation:
+        return Deviation(
+            self.changed + other.changed, self.total + other.total, max(self.power, other.power)
+        )
+
+    @property
+    def relative(self) -> float:
+        """Root mean square by root mean square, or the part that differs."""
+        if self.total == 0:
+            return float(self.changed > 0)
+        return math.sqrt(self.changed / self.total) if self.power > 1 else self.changed / self.total
+
+
+def compare_arrays(original: NDArray[Any], changed: NDArray[Any]) -> Deviation:
+    """Compare an output of two models; numbers that are not finite in the original don't count.
+
+    Where a model makes arrays of another shape, all of it has changed.
+    """
+    if original.dtype.kind != "f":
+        different = changed.shape != original.shape
+        count = original.size if different else int((original != changed).sum())
+        return Deviation(count, original.size)
+    finite = np.isfinite(original)
+    values = original[finite].astype(np.float64)
+    total = float((values**2).sum())
+    if changed.shape != original.shape:
+        return Deviation(total, total, 2)
+    found = np.nan_to_num(changed[finite].astype(np.float64))
+    return Deviation(float(((found - values) ** 2).sum()), total, 2)
 
 
 def compare_logits(

@@ -109,8 +109,8 @@ class Program:
 
     Attributes:
         steps: in execution order.
-        segments: the one before each step, and the one that computes the output.
-        output: the value that it computes.
+        segments: the one before each step, and the one that computes the outputs.
+        outputs: the values that it computes, or that a step's segment did.
         inputs: component -> its graph's inputs but for those that other components compute.
         upstream: value -> bits of the slots and inputs of steps that it depends on, its own
             included; 0 for what is before any of them.
@@ -118,7 +118,7 @@ class Program:
 
     steps: tuple[StepPlan, ...]
     segments: tuple[Segment, ...]
-    output: str
+    outputs: tuple[str, ...]
     inputs: Mapping[str, tuple[ir.Value, ...]]
     upstream: Mapping[str, int]
 
@@ -129,21 +129,24 @@ class Program:
 
 
 def cut(
-    models: Mapping[str, ir.Model], sites: Mapping[str, Sequence[Site]], output: str = "logits"
+    models: Mapping[str, ir.Model],
+    sites: Mapping[str, Sequence[Site]],
+    outputs: Sequence[str] = ("logits",),
 ) -> Program:
     """Cut graphs where matrices read their inputs. No weights are read.
 
     Args:
         models: component name -> its model, in execution order, without control flow.
         sites: component name -> the nodes whose matrices are looked at; others are constants.
-        output: the graph output to compute in the end.
+        outputs: the graph outputs to compute in the end; each is computed by a node.
 
     Raises:
         ValueError: no component has such an output, or their operator sets differ.
     """
     flat = _Flat(models)
     steps = _steps(flat, sites)
-    return _Cutter(flat, steps, flat.find_output(output), _opsets(models.values())).program()
+    found = tuple(map(flat.find_output, outputs))
+    return _Cutter(flat, steps, found, _opsets(models.values())).program()
 
 
 @dataclass(eq=False)
@@ -255,9 +258,13 @@ class _Cutter:
     """Assigns nodes to segments."""
 
     def __init__(
-        self, flat: _Flat, steps: Sequence[StepPlan], output: str, opsets: Mapping[str, int]
+        self,
+        flat: _Flat,
+        steps: Sequence[StepPlan],
+        outputs: tuple[str, ...],
+        opsets: Mapping[str, int],
     ) -> None:
-        self._flat, self._steps, self._output, self._opsets = flat, steps, output, opsets
+        self._flat, self._steps, self._outputs, self._opsets = flat, steps, outputs, opsets
         self._slots = {
             slot: matrix
             for step in steps
@@ -269,27 +276,27 @@ class _Cutter:
 
     def program(self) -> Program:
         """Cut."""
-        targets = [step.x for step in self._steps] + [self._output]
-        parts = [self._nodes(target, number) for number, target in enumerate(targets)]
+        inputs = [() if step.x is None else (step.x,) for step in self._steps]
+        wanted = [*inputs, self._outputs]
+        parts = [self._nodes(values, number) for number, values in enumerate(wanted)]
         last: dict[str, int] = {}
         """Value that outlives its segment -> the last that reads it."""
         takes: list[list[str]] = []
-        for number, (part, target) in enumerate(zip(parts, targets, strict=True)):
+        for number, (part, values) in enumerate(zip(parts, wanted, strict=True)):
             read = dict.fromkeys(v for n in part for v in self._flat.nodes[n].inputs)
             takes.append([v for v in read if self._made(v) not in (DONE, number)])
             last |= dict.fromkeys(takes[-1], number)
-            if target is not None and target not in self._flat.fed:
-                last[target] = number
+            last |= {v: number for v in values if v not in self._flat.fed}
         segments = []
         dropped: set[str] = set()
-        for number, (part, target) in enumerate(zip(parts, targets, strict=True)):
+        for number, (part, values) in enumerate(zip(parts, wanted, strict=True)):
             computed = {v for n in part for v in self._flat.nodes[n].outputs}
-            gives = [v for v in last if v in computed and (v == target or self._made(v) == number)]
-            over = [v for v in last if last[v] <= number and v != target and v not in dropped]
+            gives = [v for v in last if v in computed and (v in values or self._made(v) == number)]
+            over = [v for v in last if last[v] <= number and v not in (*values, *dropped)]
             dropped |= {*over}
             segments.append(self._make(part, takes[number], gives, over))
         return Program(
-            tuple(self._steps), tuple(segments), self._output, self._flat.inputs, self._upstream
+            tuple(self._steps), tuple(segments), self._outputs, self._flat.inputs, self._upstream
         )
 
     def _trace(self) -> dict[str, int]:
@@ -315,9 +322,9 @@ class _Cutter:
         producer = self._flat.producer.get(name)
         return DONE if producer is None else self._segment.get(producer, DONE)
 
-    def _nodes(self, target: str | None, number: int) -> list[int]:
-        """The nodes that a segment has to run for its target, in order."""
-        wanted = [] if target is None else [target]
+    def _nodes(self, values: Sequence[str], number: int) -> list[int]:
+        """The nodes that a segment has to run to compute these values, in order."""
+        wanted = [*values]
         part: set[int] = set()
         while wanted:
             producer = self._flat.producer.get(wanted.pop())

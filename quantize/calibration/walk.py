@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.quantize.calibration.inputs import Inputs
 from edgedec.quantize.calibration.segments import Program, Segment, StepPlan
 from edgedec.quantize.calibration.shelf import KEEP, Shelf
 from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.text.batches import Batch, feeds, token_mask
 
 Array = NDArray[np.float32]
 FLOAT = "float"
@@ -29,7 +29,7 @@ class Walk:
 
     Args:
         program: the model.
-        batches: the text; at least one.
+        batches: the text, or whatever the model reads; at least one.
         pool: threads.
         paths: names of sets of weights; each begins as `FLOAT` and is computed from where
             `Step.use` first changed it.
@@ -41,7 +41,7 @@ class Walk:
     def __init__(
         self,
         program: Program,
-        batches: Sequence[Batch],
+        batches: Sequence[Inputs],
         pool: Pool,
         *,
         paths: Sequence[str] = (),
@@ -83,16 +83,22 @@ class Walk:
         self._last = self._runner(final)
 
     def logits(self, path: str, batch: int) -> Array:
-        """The model's output for a batch, computed now; after the last step only.
+        """The first of `outputs`."""
+        logits: Array = self.outputs(path, batch)[0]
+        return logits
+
+    def outputs(self, path: str, batch: int) -> list[NDArray[Any]]:
+        """The program's outputs for a batch, computed now; after the last step only.
 
         Several threads may ask for different ones.
         """
         assert self._last is not None, "the walk has not come to its end"
-        output = self.program.output
-        if not self.differs(path, output):
+        outputs = self.program.outputs
+        if not any(self.differs(path, output) for output in outputs):
             path = FLOAT
-        logits: Array = self._last.run(path, batch)[output]
-        return logits
+        found = self._last.run(path, batch)
+        # A step's inputs may be an output too: they were computed before.
+        return [found[o] if o in found else self.value(path, o, batch) for o in outputs]
 
     def differs(self, path: str, value: str) -> bool:
         """Whether a path has its own values of something."""
@@ -177,11 +183,12 @@ class Step:
         assert self._plan.x is not None
         walk = self._walk
         x = walk.value(path, self._plan.x, batch)
-        mask = token_mask(walk.program.inputs[self.component], walk.batches[batch])
+        mask = walk.batches[batch].mask(walk.program.inputs[self.component])
         rows = np.ascontiguousarray(x.reshape(-1, x.shape[-1]), np.float32)
+        if mask is None or mask.all():
+            return rows
         # Tokens are [B, T], or flattened for Gemm; anything else is not of tokens.
-        padded = x.shape[:-1] in (mask.shape, (mask.size,)) and not mask.all()
-        return rows[mask.ravel()] if padded else rows
+        return rows[mask.ravel()] if x.shape[:-1] in (mask.shape, (mask.size,)) else rows
 
     def use(self, path: str, values: Mapping[str, Array]) -> None:
         """Let a path go on with such values ``[rows, columns]`` of matrices, by name.
@@ -261,9 +268,9 @@ def _session(model: bytes) -> Any:
     )
 
 
-def _feeds(program: Program, batch: Batch) -> dict[str, NDArray[Any]]:
+def _feeds(program: Program, batch: Inputs) -> dict[str, NDArray[Any]]:
     return {
         f"{component}/{name}": array
         for component, inputs in program.inputs.items()
-        for name, array in feeds(inputs, batch).items()
+        for name, array in batch.feeds(inputs).items()
     }

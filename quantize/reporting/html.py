@@ -61,11 +61,10 @@ def render(report: QuantizationReport | Comparison) -> str:
 
 
 def _quantized(report: QuantizationReport) -> list[str]:
-    parts = [
-        _facts(tables.summary(report)),
-        "<h2>The same as before?</h2>",
-        _table(tables.agreements(report)),
-    ]
+    parts = [_facts(tables.summary(report))]
+    closeness = tables.closeness(report)
+    if closeness:
+        parts += ["<h2>The same as before?</h2>", _table(closeness)]
     if report.task is not None:
         parts += ["<h2>Generated text</h2>", _table(tables.task(report.task))]
     parts += [

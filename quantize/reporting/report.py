@@ -119,6 +119,20 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class OutputChange:
+    """How far an output of the quantized model is from the floating-point one's.
+
+    Attributes:
+        name: of the output.
+        error: root mean square of the difference by that of the original; of integers and truth
+            values the part that differs.
+    """
+
+    name: str
+    error: float
+
+
+@dataclass(frozen=True)
 class Score:
     """A metric of generated text.
 
@@ -186,11 +200,14 @@ class QuantizationReport:
         budget: that was given with ``mixed``.
         sequential: whether later matrices made up for what earlier ones lost.
         settings: of the method.
-        calibration: the text that the statistics come from.
+        calibration: the text that the statistics come from; of a bare ONNX model arrays: samples
+            are archives, tokens the most inputs that a product read. None without.
         matrices: in the order in which the model uses them; a tied embedding and head once.
-        agreements: the calibration text first, then what ``--eval`` names.
+        agreements: the calibration text first, then what ``--eval`` names; none of a bare ONNX
+            model.
         task: generated text; None without pairs to compare with.
         seconds: that all of it took; None where it was not measured.
+        outputs: of a bare ONNX model on the calibration arrays, with products in float32.
     """
 
     source: str
@@ -199,11 +216,12 @@ class QuantizationReport:
     budget: float | None
     sequential: bool
     settings: Settings
-    calibration: Text
+    calibration: Text | None
     matrices: tuple[MatrixReport, ...]
     agreements: tuple[Agreement, ...]
     task: Task | None
     seconds: float | None
+    outputs: tuple[OutputChange, ...] = ()
 
     def totals(self) -> Totals:
         """Sums over all matrices, of which there must be one."""

@@ -62,9 +62,10 @@ def summary(report: QuantizationReport) -> list[Row]:
     if totals.objective_start is not None:
         fallen = f"{small(totals.objective_start)} to {small(totals.objective_end)}"
         rows.append(["objective", f"{fallen}, summed over matrices"])
-    calibration = report.calibration
-    text = f"{printable(calibration.name)}, {calibration.tokens:,} tokens"
-    rows.append(["calibrated on", text])
+    if report.calibration is not None:
+        counted = "inputs" if report.outputs else "tokens"
+        text = f"{printable(report.calibration.name)}, {report.calibration.tokens:,} {counted}"
+        rows.append(["calibrated on", text])
     if report.seconds is not None:
         rows.append(["time", f"{report.seconds:.1f} s"])
     return rows
@@ -121,6 +122,21 @@ def agreements(report: QuantizationReport) -> list[Row]:
         ["text", "tokens", "KL, nats/token", "same token", "perplexity", "quantized"],
         *(_agreement(agreement) for agreement in report.agreements),
     ]
+
+
+def outputs(report: QuantizationReport) -> list[Row]:
+    """How far outputs are from the original ones, a row for each."""
+    return [
+        ["output", "error"],
+        *([printable(output.name), small(output.error)] for output in report.outputs),
+    ]
+
+
+def closeness(report: QuantizationReport) -> list[Row]:
+    """`agreements` of a language model, `outputs` of another; empty where nothing was measured."""
+    if report.agreements:
+        return agreements(report)
+    return outputs(report) if report.outputs else []
 
 
 def _agreement(agreement: Agreement) -> Row:

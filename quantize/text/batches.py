@@ -42,6 +42,46 @@ class Batch:
         """Tokens that are predicted."""
         return int(self.target_mask.sum())
 
+    def feeds(self, inputs: Sequence[ir.Value]) -> dict[str, NDArray[Any]]:
+        """What a graph of docs/bundle.md is fed to read whole targets at once.
+
+        Args:
+            inputs: of the graph; those that another graph computes left out.
+
+        Raises:
+            ValueError: an input that this contract does not know.
+        """
+        rows, new = self.target.shape
+        encodes = takes_source(inputs)
+        places = np.ascontiguousarray(np.broadcast_to(np.arange(new), (rows, new)))
+        known: dict[str, NDArray[Any] | None] = {
+            "input_ids": self.source if encodes else self.target,
+            "attention_mask": self.source_mask,
+            "past_length": np.zeros(rows, np.int64),
+            "positions": places,
+            "logit_positions": places,
+        }
+        empty: dict[int, NDArray[np.float32]] = {}
+        fed: dict[str, NDArray[Any]] = {}
+        for value in inputs:
+            name = str(value.name)
+            array = known.get(name)
+            if name.startswith("past.") and value.shape is not None and len(value.shape) == 3:
+                width = value.shape[2]
+                if isinstance(width, int):
+                    array = empty.setdefault(width, np.zeros((rows, new, width), np.float32))
+            if array is None:
+                raise ValueError(f"there is nothing to feed the graph's input {name!r} with")
+            fed[name] = array
+        return fed
+
+    def mask(self, inputs: Sequence[ir.Value]) -> NDArray[np.bool_]:
+        """Which positions ``[B, S]`` or ``[B, T]`` are tokens, for the side that a graph reads."""
+        if takes_source(inputs):
+            assert self.source_mask is not None
+            return self.source_mask.astype(np.bool_)
+        return self.target_mask
+
 
 def make_batches(
     samples: Sequence[Sample], *, pad: int, start: int | None, tokens: int = TOKENS
@@ -72,52 +112,9 @@ def make_batches(
     return [*batches, _batch(rows, pad, encodes=start is not None)]
 
 
-def feeds(inputs: Sequence[ir.Value], batch: Batch) -> dict[str, NDArray[Any]]:
-    """What a graph of docs/bundle.md is fed to read whole targets at once.
-
-    Args:
-        inputs: of the graph; those that another graph computes left out.
-        batch: what it reads.
-
-    Raises:
-        ValueError: an input that this contract does not know.
-    """
-    rows, new = batch.target.shape
-    encodes = takes_source(inputs)
-    places = np.ascontiguousarray(np.broadcast_to(np.arange(new), (rows, new)))
-    known: dict[str, NDArray[Any] | None] = {
-        "input_ids": batch.source if encodes else batch.target,
-        "attention_mask": batch.source_mask,
-        "past_length": np.zeros(rows, np.int64),
-        "positions": places,
-        "logit_positions": places,
-    }
-    empty: dict[int, NDArray[np.float32]] = {}
-    fed: dict[str, NDArray[Any]] = {}
-    for value in inputs:
-        name = str(value.name)
-        array = known.get(name)
-        if name.startswith("past.") and value.shape is not None and len(value.shape) == 3:
-            width = value.shape[2]
-            if isinstance(width, int):
-                array = empty.setdefault(width, np.zeros((rows, new, width), np.float32))
-        if array is None:
-            raise ValueError(f"there is nothing to feed the graph's input {name!r} with")
-        fed[name] = array
-    return fed
-
-
 def takes_source(inputs: Sequence[ir.Value]) -> bool:
     """Whether a graph reads the source: encoders alone take a mask of it."""
     return any(value.name == "attention_mask" for value in inputs)
-
-
-def token_mask(inputs: Sequence[ir.Value], batch: Batch) -> NDArray[np.bool_]:
-    """Which positions ``[B, S]`` or ``[B, T]`` are tokens, for the side that a graph reads."""
-    if takes_source(inputs):
-        assert batch.source_mask is not None
-        return batch.source_mask.astype(np.bool_)
-    return batch.target_mask
 
 
 @dataclass(frozen=True, order=True)

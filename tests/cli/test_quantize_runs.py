@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from click.testing import Result
 from tests.bundle.conftest import write_checkpoint
@@ -132,3 +134,52 @@ def test_mixed_bits_keep_to_the_budget(
     report = from_json(json.dumps(json.loads(result.stdout)["report"]))
     assert report.totals().bits_per_weight <= 9
     assert len({matrix.bits for matrix in report.matrices}) > 1
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A bare ONNX model with one product."""
+    rng = np.random.default_rng(0)
+    helper, tensor = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "main",
+        [helper.make_tensor_value_info("x", tensor, ["B", 16])],
+        [helper.make_tensor_value_info("y", tensor, ["B", 24])],
+        [onnx.numpy_helper.from_array(rng.standard_normal((16, 24), np.float32), "w")],
+    )
+    path = tmp_path / "in" / "model.onnx"
+    path.parent.mkdir()
+    opset = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+    np.savez(path.parent / "some.npz", x=rng.standard_normal((50, 16), np.float32))
+    return path
+
+
+def test_a_bare_model(invoke: Invoke, model: Path, tmp_path: Path) -> None:
+    out, page, calib = tmp_path / "out.onnx", tmp_path / "page.html", model.parent / "some.npz"
+    arguments = ["quantize", str(model), "-o", str(out), "--calib", str(calib), "--threads", "1"]
+    result = invoke(*arguments, "--html", str(page))
+    assert result.exit_code == 0, result.output
+    assert "some.npz, 50 inputs" in result.stdout
+    assert "KL" not in result.stdout
+    result = invoke(*arguments, "--json", "--force")
+    value = json.loads(result.stdout)
+    assert (value["model"], value["bytes"]) == (str(out), out.stat().st_size)
+    report = from_json(json.dumps(value["report"]))
+    assert [output.name for output in report.outputs] == ["y"]
+    assert f"{report.outputs[0].error:.4g}" in page.read_text("utf-8")
+
+
+def test_a_bare_model_has_nothing_to_compare(invoke: Invoke, model: Path) -> None:
+    result = invoke("quantize", str(model), "--compare")
+    assert result.exit_code == 2
+    assert "--compare is for checkpoints" in result.output
+
+
+def test_a_bare_model_without_text(invoke: Invoke, model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    arguments = ("--method", "rtn", "--html", str(page))
+    result = invoke("quantize", str(model), "-o", str(tmp_path / "out.onnx"), *arguments)
+    assert result.exit_code == 0, result.output
+    assert "calibrated" not in result.stdout + page.read_text("utf-8")

@@ -19,7 +19,7 @@ from edgedec.export.families import open_model
 from edgedec.export.graphs import model_graphs, parse_stages
 from edgedec.export.weights import Tensor
 from edgedec.quantize.calibration.segments import Program, cut
-from edgedec.quantize.text.batches import Batch, feeds, make_batches
+from edgedec.quantize.text.batches import Batch, make_batches
 from edgedec.quantize.text.samples import Sample
 
 Array = NDArray[np.float32]
@@ -152,7 +152,7 @@ def run_whole(graphs: Graphs, text: Sequence[Batch], output: str = "logits") -> 
         for batch, known in zip(text, found, strict=True):
             if "hidden_out" in known:
                 known["hidden"] = known["hidden_out"]
-            inputs = feeds([v for v in model.graph.inputs if v.name not in known], batch)
+            inputs = batch.feeds([v for v in model.graph.inputs if v.name not in known])
             inputs |= {
                 str(v.name): known[str(v.name)] for v in model.graph.inputs if v.name in known
             }

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.quantize.graphs import llama, t5
 
-from edgedec.quantize.text.batches import Batch, feeds, make_batches, token_mask
+from edgedec.quantize.text.batches import Batch, make_batches
 from edgedec.quantize.text.samples import Sample
 
 PAD, START = 0, 1
@@ -78,22 +78,22 @@ def test_missing_sides() -> None:
 def test_feeds_are_what_graphs_declare() -> None:
     (batch,) = make_batches([Sample((4, 5, 6), (7, 8)), Sample((4,), (9,))], pad=PAD, start=START)
     encoder, decoder = t5().values()
-    fed = feeds(encoder.graph.inputs, batch)
+    fed = batch.feeds(encoder.graph.inputs)
     assert {*fed} == {"input_ids", "attention_mask"}
     assert fed["input_ids"].tolist() == [[4, 0, 0], [4, 5, 6]]
     assert fed["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
-    assert (token_mask(encoder.graph.inputs, batch) == (fed["attention_mask"] == 1)).all()
+    assert (batch.mask(encoder.graph.inputs) == (fed["attention_mask"] == 1)).all()
     own = [v for v in decoder.graph.inputs if not str(v.name).startswith("cross.")]
-    fed = feeds(own, batch)
+    fed = batch.feeds(own)
     assert fed["input_ids"].tolist() == [[1, 0], [1, 7]]
     assert fed["logit_positions"].tolist() == [[0, 1], [0, 1]]
     assert fed["past_length"].tolist() == [0, 0]
     assert fed["past.1.self.key"].shape == (2, 2, 32)
-    assert token_mask(own, batch).tolist() == [[True, False], [True, True]]
+    assert batch.mask(own).tolist() == [[True, False], [True, True]]
     with pytest.raises(ValueError, match=r"feed the graph's input 'cross\.0\.key'"):
-        feeds(decoder.graph.inputs, batch)
+        batch.feeds(decoder.graph.inputs)
     with pytest.raises(ValueError, match="input_ids"):
-        feeds(encoder.graph.inputs, make_batches([Sample(None, (3, 4))], pad=0, start=None)[0])
+        make_batches([Sample(None, (3, 4))], pad=0, start=None)[0].feeds(encoder.graph.inputs)
 
 
 def test_types_are_the_graphs() -> None:
@@ -101,7 +101,7 @@ def test_types_are_the_graphs() -> None:
     for model in llama("all").values():
         inputs = [v for v in model.graph.inputs if v.name != "hidden"]
         for value in inputs:
-            array = feeds(inputs, batch)[str(value.name)]
+            array = batch.feeds(inputs)[str(value.name)]
             assert value.dtype == ir.DataType.from_numpy(array.dtype)
             assert value.shape is not None
             assert array.ndim == len(value.shape)

@@ -135,7 +135,7 @@ def test_hostile_names_are_only_text() -> None:
     some = replace(
         some,
         method=everything,
-        calibration=replace(some.calibration, name=everything),
+        calibration=some.calibration and replace(some.calibration, name=everything),
         agreements=tuple(
             replace(a, text=replace(a.text, name=everything)) for a in some.agreements
         ),

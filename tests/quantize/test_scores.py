@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from edgedec.quantize.calibration.scores import Sums, compare_logits
+from edgedec.quantize.calibration.scores import Deviation, Sums, compare_arrays, compare_logits
 
 
 @given(
@@ -58,3 +58,20 @@ def test_sums_add_up() -> None:
         Sums(),
     )
     assert vars(parts) == pytest.approx(vars(whole))
+
+
+def test_outputs_are_compared_by_what_they_hold() -> None:
+    rng = np.random.default_rng(0)
+    one = rng.standard_normal((4, 9), np.float32)
+    other = one + rng.standard_normal(one.shape, np.float32)
+    wanted = np.sqrt(((one - other) ** 2).mean() / (one**2).mean())
+    parts = [compare_arrays(a, b) for a, b in zip(one, other, strict=True)]
+    assert sum(parts, Deviation()).relative == pytest.approx(wanted)
+    masked = np.where(one > 1, -np.inf, one)
+    assert compare_arrays(masked, masked).relative == 0
+    assert compare_arrays(one[:0], one[:0]).relative == 0
+    assert compare_arrays(one * 0, one).relative == 1
+    assert compare_arrays(one, other[:3]).relative == 1
+    assert compare_arrays(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 5])).relative == 0.25
+    assert compare_arrays(np.array([1, 2]), np.array([1])).relative == 1
+    assert compare_arrays(np.array([True, False]), np.array([True, True])).relative == 0.5

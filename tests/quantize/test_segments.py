@@ -82,7 +82,7 @@ def test_values_expire_once() -> None:
     expired = [name for segment in cut_up.segments for name in segment.expires]
     given = {name for segment in cut_up.segments for name in segment.gives}
     assert len(expired) == len({*expired})
-    assert given - {*expired} == {cut_up.output}
+    assert given - {*expired} == {*cut_up.outputs}
 
 
 def generic() -> dict[str, ir.Model]:
@@ -108,7 +108,7 @@ def text() -> list[Batch]:
 
 def test_any_graph() -> None:
     graphs = generic()
-    cut_up = cut(graphs, sites(graphs), output="scores")
+    cut_up = cut(graphs, sites(graphs), outputs=["scores"])
     names = [[m.name for m in step.matrices] for step in cut_up.steps]
     assert names == [
         ["near_table"],
@@ -138,6 +138,21 @@ def test_any_graph() -> None:
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5)
 
 
+def test_several_outputs() -> None:
+    """One of them is what a later matrix reads, and was computed for it."""
+    graphs = {"one": generic()["one"]}
+    names = ["more", "hidden_out"]
+    cut_up = cut(graphs, sites(graphs), outputs=names)
+    with Pool(1) as pool, Walk(cut_up, text(), pool, paths=["q"]) as walk:
+        for step in walk:
+            step.use("q", {m.name: 2 * m.read() for m in step.matrices})
+        found = [[walk.outputs(path, b) for b in range(2)] for path in (FLOAT, "q")]
+    for i, (name, factor) in enumerate(zip(names, (8, 4), strict=True)):
+        for batch, expected in enumerate(run_whole(graphs, text(), output=name)):
+            np.testing.assert_allclose(found[0][batch][i], expected, atol=1e-5, rtol=1e-5)
+            np.testing.assert_allclose(found[1][batch][i], factor * expected, atol=1e-4, rtol=1e-5)
+
+
 def test_matrices_that_nobody_looks_at_are_constants() -> None:
     graphs = llama()
     only = {"decoder": [s for s in sites(graphs)["decoder"] if s.matrix.role == "head"]}
@@ -153,7 +168,7 @@ def test_matrices_that_nobody_looks_at_are_constants() -> None:
 def test_what_cannot_be_cut() -> None:
     graphs = llama()
     with pytest.raises(ValueError, match="no graph has an output 'scores'"):
-        cut(graphs, sites(graphs), output="scores")
+        cut(graphs, sites(graphs), outputs=["scores"])
     mixed = {**t5(), **llama()}
     mixed["decoder"].graph.opset_imports[""] = 23
     with pytest.raises(ValueError, match="operator sets"):

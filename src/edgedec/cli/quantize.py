@@ -14,7 +14,7 @@ import click
 
 from edgedec.cli.terminal.logs import note, verbosity
 from edgedec.cli.terminal.progress import Bar
-from edgedec.cli.terminal.sizes import folder_bytes, human_bytes
+from edgedec.cli.terminal.sizes import folder_bytes, human_bytes, model_bytes
 from edgedec.cli.terminal.table import columns
 from edgedec.errors import InputError
 
@@ -32,7 +32,7 @@ COMPARED = ("rtn-block32", "nf4-block64", "kmeans-rows", "gptq-block32")
 @click.command("quantize", short_help="Turn weights into codes, fitted to a text.")
 @click.argument("source", required=False)
 @click.option("-m", "--model", metavar="SOURCE", help="The same as the argument SOURCE.")
-@click.option("-o", "--output", metavar="DIR", help="The bundle folder to write.")
+@click.option("-o", "--output", metavar="DIR", help="The bundle folder or OUT.onnx to write.")
 @click.option(
     "--method",
     "methods",
@@ -57,7 +57,8 @@ COMPARED = ("rtn-block32", "nf4-block64", "kmeans-rows", "gptq-block32")
     "--calib",
     "calibration",
     metavar="FILE",
-    help="Text to calibrate on.  [default: the checkpoint's, or one that ships with edgedec]",
+    help="Text to calibrate on; for an ONNX model .npz files of its inputs.  [default: the "
+    "checkpoint's, or one that ships with edgedec]",
 )
 @click.option(
     "--tokens", type=int, default=8192, show_default=True, help="Use so many of its tokens."
@@ -125,6 +126,8 @@ def command(
 
     SOURCE is a Hugging Face folder, a hub id, a built-in name (g2p), or a bundle that was exported
     without --quant. Interrupted, the same command goes on where it was.
+
+    With an ONNX model MODEL.onnx, -o names another one to write.
     """
     if (source is None) == (model is None):
         raise InputError("Name one source: a folder, a hub id, a built-in name or a bundle.")
@@ -143,6 +146,8 @@ def command(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     name = source or model or ""
     path = str(builtin_checkpoint(name) or name)
+    if output is None and _is_model(path):
+        raise InputError("--compare is for checkpoints and bundles: name an ONNX model with -o.")
     if output is None:
         report: QuantizationReport | Comparison = _compare(path, options, methods)
     else:
@@ -175,14 +180,23 @@ def _options(methods: tuple[str, ...], given: dict[str, Any], *, compare: bool) 
 
 
 def _quantize(source: str, out: str, options: QuantizeOptions) -> QuantizationReport:
+    from edgedec.export.onnx_model import quantize_onnx
     from edgedec.export.quantized import quantize_source
 
+    quantize = quantize_onnx if _is_model(source) else quantize_source
     with _resumable(), Bar("quantizing", 1.0) as bar:
-        report = quantize_source(
-            source, out, options, lambda what, fraction: bar.update(fraction, what)
-        )
+        report = quantize(source, out, options, lambda what, fraction: bar.update(fraction, what))
     assert report is not None  # which was asked for
     return report
+
+
+def _is_model(name: str) -> bool:
+    """Whether a source or what is written of it is a bare ONNX model."""
+    return name.endswith(".onnx") and not Path(name).is_dir()
+
+
+def _size(output: str) -> int:
+    return model_bytes(Path(output)) if _is_model(output) else folder_bytes(Path(output))
 
 
 @contextmanager
@@ -241,7 +255,8 @@ def _json(report: QuantizationReport | Comparison, output: str | None) -> str:
     text = to_json(report)
     if output is None:
         return text
-    facts = {"bundle": output, "bytes": folder_bytes(Path(output)), "report": json.loads(text)}
+    kind = "model" if _is_model(output) else "bundle"
+    facts = {kind: output, "bytes": _size(output), "report": json.loads(text)}
     return json.dumps(facts, ensure_ascii=False) + "\n"
 
 
@@ -256,10 +271,12 @@ def _described(
         return [tables.title(report), _table(tables.comparison(report))]
     assert output is not None
     parts = [
-        f"{output}  {human_bytes(folder_bytes(Path(output)))}",
+        f"{output}  {human_bytes(_size(output))}",
         "\n".join(columns(tables.summary(report))),
-        _table(tables.agreements(report)),
     ]
+    closeness = tables.closeness(report)
+    if closeness:
+        parts.append(_table(closeness))
     if report.task is not None:
         parts.append(_table(tables.task(report.task)))
     return [*parts, _table(tables.matrices(report) if every else tables.kinds(report))]

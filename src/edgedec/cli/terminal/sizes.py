@@ -10,6 +10,12 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def model_bytes(path: Path) -> int:
+    """The bytes of an ONNX model, with the file beside it that holds the weights of a large one."""
+    beside = path.with_name(f"{path.name}.data")
+    return sum(file.stat().st_size for file in (path, beside) if file.is_file())
+
+
 def human_bytes(count: int) -> str:
     """Write a size with decimal prefixes: `308.1 MB`."""
     value = float(count)
