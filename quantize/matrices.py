@@ -47,9 +47,20 @@ class Matrix:
 
     def read(self) -> NDArray[np.float32]:
         """The values, float32 ``[rows, columns]``; they are read from the checkpoint here."""
-        assert self.stored.const_value is not None
-        values = self.stored.const_value.numpy()
-        return np.ascontiguousarray(values.T if self.transposed else values)
+        values = self.as_stored()
+        return np.ascontiguousarray(values.T) if self.transposed else values
+
+    def as_stored(self) -> NDArray[np.float32]:
+        """The values in the shape in which they are stored.
+
+        A copy: pages of a mapped file that nothing refers to any more leave the memory.
+        """
+        tensor = self.stored.const_value
+        assert tensor is not None
+        values = np.array(tensor.numpy(), np.float32)
+        if isinstance(tensor, ir.ExternalTensor):
+            tensor.release()
+        return values
 
     @property
     def _shape(self) -> tuple[int, ...]:
