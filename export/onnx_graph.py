@@ -71,11 +71,14 @@ def computed_outputs(graph: ir.Graph) -> list[str]:
     return [str(value.name) for value in graph.outputs if value.producer() is not None]
 
 
-def branching(graph: ir.Graph) -> ir.Node | None:
-    """A node that has graphs of its own, None without."""
+def opaque(graph: ir.Graph) -> ir.Node | None:
+    """A node that a graph cannot be cut around: control flow, or values that are no tensors."""
     kinds = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-    own = (n for n in graph if any(a.type in kinds for a in n.attributes.values()))
-    return next(own, None)
+    for node in graph:
+        own = any(attribute.type in kinds for attribute in node.attributes.values())
+        if own or "Sequence" in node.op_type or "Optional" in node.op_type:
+            return node
+    return None
 
 
 def open_session(path: Path, threads: int, *, ours: bool = False) -> Any:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgedec.devices.base import get_device
-from edgedec.errors import CheckFailedError, InputError
+from edgedec.errors import InputError
 from edgedec.export.arrays import read_arrays
 from edgedec.export.bundle import Progress
 from edgedec.export.codebooks import ROUNDED, Lowered, lower, write_in_fp32
@@ -22,12 +22,12 @@ from edgedec.export.coded import coded_outputs, coded_program
 from edgedec.export.learn import Choice, Key, Quantizer, Sites, find_sites, keys_of
 from edgedec.export.model import available_threads
 from edgedec.export.onnx_graph import (
-    branching,
     computed_outputs,
     digests,
     files_of,
     load_graph,
     new_model,
+    opaque,
     open_session,
     save_graph,
 )
@@ -40,7 +40,7 @@ from edgedec.export.quantized import (
     stored_method,
     uniform_choices,
 )
-from edgedec.export.verify import TOLERANCE
+from edgedec.export.verify import verify_outputs
 from edgedec.export.workplace import FINISHED, work_key, workplace
 from edgedec.quantize.calibration.calibrate import Learner, compare_outputs, learn_steps
 from edgedec.quantize.calibration.inputs import GivenInputs
@@ -190,12 +190,12 @@ def _read(
     source: Path, model: ir.Model, calibration: Path, session: Any
 ) -> tuple[dict[Path, GivenInputs], list[NDArray[Any]]]:
     """All batches, and what the model as it is makes of the first."""
-    branch = branching(model.graph)
-    if branch is not None:
+    node = opaque(model.graph)
+    if node is not None:
         raise InputError(
-            f"{str(source)!r} has control flow ({branch.op_type} {branch.name!r}), through which "
-            "nothing can be learned: use a method that needs no text (--method kmeans, without "
-            "--calib)."
+            f"{str(source)!r} has control flow or sequences ({node.op_type} {node.name!r}), "
+            "through which nothing can be learned: use a method that needs no text (--method "
+            "kmeans, without --calib)."
         )
     batches = read_arrays(calibration, model.graph.inputs)
     names = computed_outputs(model.graph)
@@ -250,7 +250,7 @@ def _learn(
             lambda fraction: progress("quantizing", fraction),
         )
         if options.verify:
-            _compare(names, walk.outputs(FLOAT, 0), originals)
+            verify_outputs(names, walk.outputs(FLOAT, 0), originals)
         errors = compare_outputs(walk, PATH, pool)
     text = Text(options.calibration.name, len(batches), most)
     return quantizer, _Found(text, tuple(map(OutputChange, names, errors)))
@@ -274,30 +274,8 @@ def _check(
         names = computed_outputs(model.graph)
         program = coded_program({COMPONENT: model}, names)
         expected = coded_outputs(program, lowered.values, ROUNDED["fp32"], batch, pool)
-        _compare(names, session.run(names, dict(batch.arrays)), expected)
+        verify_outputs(names, session.run(names, dict(batch.arrays)), expected)
     progress("verifying", 1.0)
-
-
-def _compare(
-    names: Sequence[str], actual: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]
-) -> None:
-    """Compare outputs; of integers the nearest float decides, so that they say nothing.
-
-    Raises:
-        CheckFailedError: they differ by more than what summing in another order does.
-    """
-    for name, found, wanted in zip(names, actual, expected, strict=True):
-        if wanted.dtype.kind != "f" or found.shape != wanted.shape or not wanted.size:
-            continue
-        finite = np.isfinite(wanted)
-        reach = float(np.abs(wanted[finite]).max(initial=0.0))
-        difference = float(np.abs(found[finite] - wanted[finite]).max(initial=0.0))
-        if not difference <= TOLERANCE["fp32"] * reach:
-            raise CheckFailedError(
-                f"the output {name!r} differs by {difference:.3g} from a reference whose largest "
-                f"value is {reach:.3g}: nothing was written; please report this model (--no-verify "
-                "writes it all the same)."
-            )
 
 
 def _all_arrays(batches: Sequence[GivenInputs]) -> list[NDArray[Any]]:

@@ -1,11 +1,13 @@
-"""Check a bundle that was just written against another implementation of its model."""
+"""Check what was just written against another implementation of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgedec.errors import CheckFailedError
 from edgedec.export.reference import Array
@@ -77,6 +79,41 @@ def verify_rounding(
             "report this checkpoint (--no-verify writes it all the same)."
         )
     return Rounding(max_abs_difference=difference, effect=effect)
+
+
+def verify_outputs(
+    names: Sequence[str], actual: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]
+) -> None:
+    """Compare a bare model's outputs with those of a reference, which computes in float32 too.
+
+    Integers are not compared: which one comes out may hang on a float's last bit.
+
+    Args:
+        names: of the outputs.
+        actual: what the model makes.
+        expected: what the reference makes of the same inputs.
+
+    Raises:
+        CheckFailedError: they differ by more than what summing in another order does.
+    """
+    for name, found, wanted in zip(names, actual, expected, strict=True):
+        if found.shape != wanted.shape:
+            raise CheckFailedError(
+                f"the output {name!r} has the shape {list(found.shape)}, but a reference "
+                f"{list(wanted.shape)}: nothing was written; please report this model (--no-verify "
+                "writes it all the same)."
+            )
+        if wanted.dtype.kind != "f":
+            continue
+        finite = np.isfinite(wanted)
+        reach = float(np.abs(wanted[finite]).max(initial=0.0))
+        difference = float(np.abs(found[finite] - wanted[finite]).max(initial=0.0))
+        if not difference <= TOLERANCE["fp32"] * reach:
+            raise CheckFailedError(
+                f"the output {name!r} differs by {difference:.3g} from a reference whose largest "
+                f"value is {reach:.3g}: nothing was written; please report this model (--no-verify "
+                "writes it all the same)."
+            )
 
 
 def once(logits: Logits) -> Logits:

@@ -73,7 +73,7 @@ def _linear(node: ir.Node, scores: frozenset[ir.Node]) -> Linear | None:
         return None
     output = node.outputs[0]
     if bias is None:
-        bias, output = _added_bias(output, matrix)
+        bias, output = _added_bias(x, output, matrix)
     x, output = _unflattened(node, x, output)
     return Linear(node, x, matrix, bias, output)
 
@@ -93,14 +93,22 @@ def _is_bias(value: ir.Value | None, matrix: Matrix) -> bool:
     )
 
 
-def _added_bias(output: ir.Value, matrix: Matrix) -> tuple[ir.Value | None, ir.Value]:
+def _added_bias(x: ir.Value, output: ir.Value, matrix: Matrix) -> tuple[ir.Value | None, ir.Value]:
     """The constant that the product's only reader adds to it, and the sum."""
     node = only_user(output, "Add")
     if node is not None:
         for mine, other in (node.inputs, reversed(node.inputs)):
             if mine is output and other is not output and _is_bias(other, matrix):
+                # The sum of a vector and a constant [1, rows] has an axis more.
+                if x.shape is not None and len(x.shape) == 1 and _rank(other) != 1:
+                    return None, output
                 return other, node.outputs[0]
     return None, output
+
+
+def _rank(value: ir.Value | None) -> int:
+    values = constant(value)
+    return 0 if values is None else values.ndim
 
 
 def _unflattened(node: ir.Node, x: ir.Value, output: ir.Value) -> tuple[ir.Value, ir.Value]:
