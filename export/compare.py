@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-import onnx_ir as ir
-
 from edgedec.errors import InputError
-from edgedec.export.bundle import Progress, save_graphs
+from edgedec.export.bundle import Progress
+from edgedec.export.changed import changed_bundle
 from edgedec.export.floats import float_graphs
 from edgedec.export.learn import Quantizer, find_sites
 from edgedec.export.model import Model, agreement, available_threads, open_model, task_scores
 from edgedec.export.quantized import head_statistics, scheme_of, uniform_choices
 from edgedec.export.workplace import float_bundle
 from edgedec.quantize.calibration.calibrate import Learner, calibrate, score
-from edgedec.quantize.method import Settings
 from edgedec.quantize.methods import METHODS
 from edgedec.quantize.options import MIXED, QuantizeOptions
 from edgedec.quantize.pool import Pool
-from edgedec.quantize.reporting.report import Compared, Comparison
-from edgedec.runtime.bundle import Bundle
+from edgedec.quantize.reporting.report import Compared, Comparison, Score
 
 PATH = "codes"
 FLOAT = "float32"
@@ -122,8 +115,10 @@ def _compared(model: Model, options: QuantizeOptions, name: str, progress: Progr
         ]
     reports = quantizer.reports.values()
     weights = sum(report.weights for report in reports)
-    with _with_values(model, quantizer, options.settings) as changed:
-        scores = task_scores(changed, model.pairs, model.pool, progress)
+    scores: tuple[Score, ...] = ()
+    if model.pairs:
+        with changed_bundle(model, quantizer, options.settings) as changed:
+            scores = task_scores(changed, model.pairs, model.pool, progress)
     return Compared(
         method=name,
         stored=method.stored,
@@ -133,29 +128,3 @@ def _compared(model: Model, options: QuantizeOptions, name: str, progress: Progr
         scores=scores,
         seconds=seconds,
     )
-
-
-@contextmanager
-def _with_values(model: Model, quantizer: Quantizer, settings: Settings) -> Iterator[Bundle]:
-    """A bundle with floating-point weights that codes stand for, as long as the block."""
-    if not model.pairs:
-        yield model.bundle
-        return
-    graphs = float_graphs(model.bundle, settings)
-    for component, sites in find_sites(graphs).items():
-        for matrix in (site.matrix for site in sites):
-            values = quantizer.found[component, matrix.name].dequantize()
-            stored = np.ascontiguousarray(values.T if matrix.transposed else values)
-            matrix.stored.const_value = ir.tensor(stored, name=matrix.name)
-    folder = Path(tempfile.mkdtemp(dir=model.scratch))
-    try:
-        files, _ = save_graphs(graphs, folder, lambda _what, _fraction: None)
-        for name in model.bundle.manifest.files.keys() - files.keys():
-            shutil.copy(model.bundle.path(name), folder / name)
-        components = {
-            name: replace(component, file=f"{name}.onnx")
-            for name, component in model.bundle.manifest.components.items()
-        }
-        yield Bundle(folder, replace(model.bundle.manifest, components=components))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

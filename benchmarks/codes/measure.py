@@ -8,20 +8,16 @@ the evaluation text serve them all. Products are computed in float32, and embedd
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-import onnx_ir as ir
-
 from codes.cases import Case
-from edgedec.export.bundle import Progress, save_graphs
+from edgedec.export.bundle import Progress
 from edgedec.export.calibration import Calibration, read_calibration
+from edgedec.export.changed import changed_bundle
 from edgedec.export.floats import float_graphs
 from edgedec.export.learn import Quantizer, find_sites
 from edgedec.export.model import Model, open_model
@@ -166,8 +162,10 @@ class Subject:
         errors = self._errors(quantizers)
         for way, quantizer in quantizers.items():
             layers = [r for r in quantizer.reports.values() if r.role == "linear"]
-            with self._changed(quantizer) as bundle:
-                scores = self._scores(bundle)
+            scores: Mapping[str, float] = {}
+            if self.case.task is not None:
+                with changed_bundle(self._model, quantizer, self._settings) as bundle:
+                    scores = self._scores(bundle)
             yield self._measured(
                 way,
                 bits,
@@ -228,23 +226,3 @@ class Subject:
         if self.case.task is None:
             return {}
         return self.case.task.run(Generator(bundle, threads=self._pool.threads))
-
-    @contextmanager
-    def _changed(self, quantizer: Quantizer) -> Iterator[Bundle]:
-        """A bundle with the float weights that codes stand for, as long as the block."""
-        bundle = self._model.bundle
-        if self.case.task is None:
-            yield bundle
-            return
-        graphs = float_graphs(bundle, self._settings)
-        for component, sites in find_sites(graphs).items():
-            for matrix in (site.matrix for site in sites):
-                values = quantizer.found[component, matrix.name].dequantize()
-                stored = np.ascontiguousarray(values.T if matrix.transposed else values)
-                matrix.stored.const_value = ir.tensor(stored, name=matrix.name)
-        with tempfile.TemporaryDirectory(dir=self._scratch.name) as name:
-            folder = Path(name)
-            files, _ = save_graphs(graphs, folder, lambda _what, _part: None)
-            for other in bundle.manifest.files.keys() - files.keys():
-                shutil.copy(bundle.path(other), folder / other)
-            yield Bundle(folder, bundle.manifest)
