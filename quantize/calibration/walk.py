@@ -232,7 +232,7 @@ class _Runner:
         self, walk: Walk, segment: Segment, weights: Mapping[str, Mapping[str, Array]]
     ) -> None:
         self._walk, self._segment = walk, segment
-        own = {name: _stored(matrix) for name, matrix in segment.slots.items()}
+        own = {name: matrix.as_stored() for name, matrix in segment.slots.items()}
         self._weights = {path: {**own, **changed} for path, changed in weights.items()}
         self._session = _session(
             segment.model({name: walk.value(FLOAT, name, 0) for name in segment.takes})
@@ -245,12 +245,6 @@ class _Runner:
         values: dict[str, NDArray[Any]] = {n: walk.value(path, n, batch) for n in names}
         outputs = self._session.run(list(segment.gives), values | self._weights[path])
         return dict(zip(segment.gives, outputs, strict=True))
-
-
-def _stored(matrix: Matrix) -> Array:
-    tensor = matrix.stored.const_value
-    assert tensor is not None
-    return np.ascontiguousarray(tensor.numpy(), np.float32)
 
 
 def _session(model: bytes) -> Any:
