@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from edgedec.quantize.calibration.inputs import Inputs
 from edgedec.quantize.calibration.segments import Program, Segment, StepPlan
 from edgedec.quantize.calibration.shelf import KEEP, Shelf
-from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.pool import Pool
 
 Array = NDArray[np.float32]
