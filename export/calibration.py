@@ -90,8 +90,8 @@ def read_calibration(
     )
     if path is None:
         logger.warning(
-            "No calibration text was given (--calib): codes are learned from %s, English prose that "
-            "comes with edgedec. Text like what the model will read is better: with it, a "
+            "No calibration text was given (--calib): codes are learned from %s, English prose "
+            "that comes with edgedec. Text like what the model will read is better: with it, a "
             "translator's predictions differed half as much (docs/jlcm.md).",
             BUILTIN_NAME,
         )
