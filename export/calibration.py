@@ -23,6 +23,8 @@ from edgedec.runtime.text import Tokenizer
 logger = logging.getLogger(__name__)
 WRITTEN = 64
 """Tokens of a target that the model writes itself."""
+FEW = 1000
+"""Tokens below which a text is too short for second moments of hundreds of inputs."""
 LOOKED_AT = 64
 """Targets that are read to see whether the tokenizer can."""
 TOGETHER = 32
@@ -69,8 +71,9 @@ def read_calibration(
     """
     if "tokenizer.json" not in bundle.manifest.files:
         raise InputError(
-            f"{str(bundle.folder)!r} has no tokenizer to read a calibration text with: export its "
-            "checkpoint with --tokenizer, or use a method that needs no text (--method kmeans)."
+            f"{str(bundle.folder)!r} has no tokenizer to read a calibration text with: export the "
+            "checkpoint with --tokenizer, or use 'edgedec export --quant cb4 --method kmeans', "
+            "which needs no text."
         )
     tokenizer = Tokenizer.open(bundle.path("tokenizer.json"))
 
@@ -80,12 +83,13 @@ def read_calibration(
     encodes = bundle.manifest.encoder is not None
     io = bundle.manifest.interface
     limits = [limit for limit in (io.max_source, io.max_target) if limit is not None]
+    longest = min([LONGEST, *limits])
     pick = partial(
         pick_samples,
         tokenize=tokenize,
         encoder_decoder=encodes,
         tokens=tokens,
-        longest=min([LONGEST, *limits]),
+        longest=longest,
         seed=seed,
     )
     if path is None:
@@ -109,22 +113,34 @@ def read_calibration(
         samples = _write_targets(samples, generator(), progress)
     name = BUILTIN_NAME if path is None else path.name
     config = bundle.manifest.generation
-    batches = make_batches(
-        samples,
-        pad=config.pad_token_id or 0,
-        start=config.decoder_start_token_id if encodes else None,
-    )
+    try:
+        batches = make_batches(
+            samples,
+            pad=config.pad_token_id or 0,
+            start=config.decoder_start_token_id if encodes else None,
+        )
+    except ValueError as error:
+        raise InputError(
+            f"nothing of {path or name} can be used: give texts of two tokens or more, at most "
+            f"{min(longest, tokens):,}."
+        ) from error
     counted = int(sum(b.target_mask.sum() for b in batches))
-    if not batches or not counted:
-        raise InputError(f"{name} has no text that the model could be calibrated on.")
+    if counted < FEW:
+        logger.warning(
+            "%s has only %d tokens that the model can predict: what is learned from so few, and "
+            "what is measured on them, says little about other texts; give %d or more.",
+            name,
+            counted,
+            FEW,
+        )
     counted += int(sum(0 if b.source_mask is None else b.source_mask.sum() for b in batches))
     return Calibration(Text(name, len(samples), counted), batches, written)
 
 
-def own_text(source: str) -> Path | None:
-    """The calibration text that a checkpoint's folder has, None without."""
-    found = (Path(source) / f"calibration.{kind}" for kind in ("tsv", "jsonl", "txt"))
-    return next((path for path in found if path.is_file()), None)
+def own_text(bundle: Bundle) -> Path | None:
+    """The calibration text that came with the checkpoint, None without."""
+    names = ("calibration.tsv", "calibration.jsonl", "calibration.txt")
+    return next((bundle.path(name) for name in names if name in bundle.manifest.files), None)
 
 
 def _readable(pairs: list[TextPair], tokenizer: Tokenizer, path: Path) -> list[TextPair]:

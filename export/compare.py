@@ -60,9 +60,7 @@ def compare_methods(
         bundle = float_bundle(fspath(source), Path(scratch), options, progress)
         graphs = float_graphs(bundle, options.settings)
         sites = find_sites(graphs)
-        model = open_model(
-            fspath(source), bundle, graphs, sites, options, pool, Path(scratch), progress
-        )
+        model = open_model(bundle, graphs, sites, options, pool, Path(scratch), progress)
         possible = [name for name in methods if bits in METHODS[name].bits]
         rows = [_compared(model, options, name, progress) for name in possible]
         rows.insert(0, _unchanged(model, progress))

@@ -50,7 +50,6 @@ class Model:
 
 
 def open_model(
-    source: str,
     bundle: Bundle,
     graphs: Graphs,
     sites: Sites,
@@ -66,7 +65,7 @@ def open_model(
         seed = options.settings.seed
         return read_calibration(bundle, path, options.tokens, seed, generator, progress)
 
-    calibration = read(options.calibration or own_text(source))
+    calibration = read(options.calibration or own_text(bundle))
     evaluation = None if options.evaluation is None else read(options.evaluation)
     pairs: list[TextPair] = []
     if options.evaluation is not None and bundle.manifest.encoder is not None:

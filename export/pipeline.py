@@ -32,8 +32,11 @@ from edgedec.runtime.manifest import (
     load_manifest,
 )
 
-COPIED = re.compile(r"(config|generation_config)\.json|(LICENSE|NOTICE)[\w .()-]*")
-"""Files of a checkpoint that go into the bundle as they are; notices must travel with weights."""
+COPIED = re.compile(
+    r"(config|generation_config)\.json|calibration\.(tsv|jsonl|txt)|(LICENSE|NOTICE)[\w .()-]*"
+)
+"""Files of a checkpoint that go into the bundle as they are. Notices must travel with weights; a
+calibration text is for whoever quantizes the bundle."""
 COPY_LIMIT = 1 << 20
 DTYPES = ("fp32", "fp16", "bf16")
 DEVICE = "cpu"

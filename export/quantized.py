@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ from edgedec.export.pipeline import DEVICE
 from edgedec.export.route import Graphs
 from edgedec.export.sensitivity import mixed_choices
 from edgedec.export.verify import TOLERANCE, once, verify, verify_rounding
-from edgedec.export.workplace import FINISHED, float_bundle, work_key, workplace
+from edgedec.export.workplace import FINISHED, float_bundle, refuse_inside, work_key, workplace
 from edgedec.kernels.codebook_matmul import COMPUTES, Compute
 from edgedec.quantize.calibration.calibrate import Learner, calibrate, moments, score
 from edgedec.quantize.calibration.inputs import Inputs
@@ -76,6 +77,7 @@ def quantize_source(
     """
     begin = time.perf_counter()
     target = Path(out)
+    refuse_inside(fspath(source), target)
     compute = compute_of(options)
     method = stored_method(options.method)
     with (
@@ -90,7 +92,8 @@ def quantize_source(
         choices = uniform_choices(sites, scheme, method)
         model = None
         if report or any(choice.method.calibrated for choice in choices.values()):
-            model = open_model(fspath(source), bundle, graphs, sites, options, pool, work, progress)
+            scratch = Path(tempfile.mkdtemp(dir=work))
+            model = open_model(bundle, graphs, sites, options, pool, scratch, progress)
             if options.bits == MIXED:
                 choices = mixed_choices(model, options, method, progress)
             quantizer, found = learn(model, options, choices, progress, work / FINISHED)
@@ -290,6 +293,8 @@ def _write(
     old = bundle.manifest
     replaced = {WEIGHTS, REPORT, *(component.file for component in old.components.values())}
     for name in old.files.keys() - replaced:
+        if name.startswith("calibration."):
+            continue  # it has served
         files[name] = write_file(folder / name, bundle.path(name).read_bytes())
     return replace(
         old,

@@ -11,18 +11,18 @@ from edgedec.errors import InputError
 from edgedec.export.bundle import Progress
 from edgedec.export.learn import Choice, Key, of_table, values_key
 from edgedec.export.model import Model
-from edgedec.quantize.baselines.kmeans import kmeans
+from edgedec.quantize.baselines.kmeans import GROUP_ROWS, kmeans
 from edgedec.quantize.baselines.nearest import round_to_nearest
 from edgedec.quantize.budget import Unit, choose_bits
 from edgedec.quantize.calibration.calibrate import moments, score
-from edgedec.quantize.codebook import BITS, CodebookTensor
+from edgedec.quantize.codebook import BLOCK_ROWS, CodebookTensor
 from edgedec.quantize.fitting.objective import relative_error
 from edgedec.quantize.matrices import Matrix
-from edgedec.quantize.method import Array, Method
+from edgedec.quantize.method import Array, Method, Settings
 from edgedec.quantize.methods import METHODS
 from edgedec.quantize.options import END_BITS, QuantizeOptions
 from edgedec.quantize.scheme import SMALL_TABLE
-from edgedec.quantize.size import ROW_ORDER_BITS, stored_bits
+from edgedec.quantize.size import packed_bits
 from edgedec.quantize.statistics import Statistics
 from edgedec.quantize.text.batches import Batch
 
@@ -79,9 +79,8 @@ def mixed_choices(
         InputError: the budget is below what the fewest bits take.
     """
     assert options.budget is not None
-    candidates = _candidates(model, options)
-    reordered = options.settings.grouping != "contiguous"
-    _measure_errors(model, candidates, reordered, progress)
+    candidates = _candidates(model, options, method)
+    _measure_errors(model, candidates, options.settings, progress)
     _measure_losses(model, candidates, progress)
     try:
         chosen = choose_bits([c.unit() for c in candidates], options.budget)
@@ -95,7 +94,8 @@ def mixed_choices(
     }
 
 
-def _candidates(model: Model, options: QuantizeOptions) -> list[_Candidates]:
+def _candidates(model: Model, options: QuantizeOptions, method: Method) -> list[_Candidates]:
+    possible = tuple(sorted({*method.bits, 8}))
     ends: dict[bytes, _Candidates] = {}
     found: list[_Candidates] = []
     for sites in model.sites.values():
@@ -104,24 +104,27 @@ def _candidates(model: Model, options: QuantizeOptions) -> list[_Candidates]:
         groups = [[linear.matrix for linear in group] for group in group_linears(linears)]
         for group in [*([table] for table in tables), *groups]:
             if group[0].role == "linear":
-                found.append(_Candidates(group, BITS))
+                found.append(_Candidates(group, possible))
                 continue
             key = values_key(group[0])
             if key not in ends:
-                ends[key] = _Candidates([], _end_bits(group[0], options))
+                ends[key] = _Candidates([], _end_bits(group[0], options, possible))
                 found.append(ends[key])
             ends[key].matrices += group
     return found
 
 
-def _end_bits(matrix: Matrix, options: QuantizeOptions) -> tuple[int, ...]:
+def _end_bits(
+    matrix: Matrix, options: QuantizeOptions, possible: tuple[int, ...]
+) -> tuple[int, ...]:
     if options.embedding_bits is not None:
         return (options.embedding_bits,)
-    return (8,) if matrix.rows < SMALL_TABLE else END_BITS
+    few = (8,) if matrix.rows < SMALL_TABLE else END_BITS
+    return tuple(bits for bits in few if bits in possible)
 
 
 def _measure_errors(
-    model: Model, candidates: Sequence[_Candidates], reordered: bool, progress: Progress
+    model: Model, candidates: Sequence[_Candidates], settings: Settings, progress: Progress
 ) -> None:
     owner = {id(m): c for c in candidates for m in c.matrices}
     total = max(1, sum(m.rows * m.columns for c in candidates for m in c.matrices))
@@ -142,7 +145,7 @@ def _measure_errors(
             for bits in {*candidate.bits, PROBE}:
                 tensor = _quick(weight, bits)
                 error = relative_error(tensor.dequantize(), weight, plain)
-                size = stored_bits(tensor) + (ROW_ORDER_BITS / matrix.columns if reordered else 0)
+                size = _most_bits(matrix, bits, settings)
                 candidate.error[bits] = candidate.error.get(bits, 0.0) + error**2
                 candidate.stored[bits] = candidate.stored.get(bits, 0.0) + size * weight.size
             done += weight.size
@@ -153,6 +156,14 @@ def _measure_errors(
             if matrix.role == "embedding":
                 receive([matrix], None)
     moments(model.program, model.calibration.batches, model.pool, receive, scratch=model.scratch)
+
+
+def _most_bits(matrix: Matrix, bits: int, settings: Settings) -> float:
+    """Stored bits per weight that no method needs more of."""
+    books = max(settings.groups, -(-matrix.rows // GROUP_ROWS)) if bits < 8 else 1
+    ordered = bits < 8 and settings.grouping != "contiguous"
+    shape = matrix.rows, matrix.columns
+    return packed_bits(shape, bits, min(books, -(-matrix.rows // BLOCK_ROWS)), ordered=ordered)
 
 
 def _measure_losses(model: Model, candidates: Sequence[_Candidates], progress: Progress) -> None:

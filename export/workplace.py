@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from edgedec.errors import InputError
@@ -21,7 +23,7 @@ from edgedec.export.bundle import Progress
 from edgedec.export.learn import Choice, Key
 from edgedec.export.leftovers import sweep
 from edgedec.quantize.options import QuantizeOptions
-from edgedec.runtime.bundle import Bundle, open_bundle
+from edgedec.runtime.bundle import Bundle, open_bundle, verify_files
 from edgedec.runtime.manifest import MANIFEST
 
 OF_CHECKPOINTS = ("revision", "tokenizer", "via", "stages")
@@ -38,8 +40,15 @@ def workplace(out: Path) -> Iterator[Path]:
     with them; the next export to ``out`` removes one that is a day old.
     """
     work = out.parent / f".{out.name}.quantizing"
-    sweep(out.parent, work.name)
+    sweep(out.parent, glob.escape(work.name))
     work.mkdir(exist_ok=True)
+    lock = FileLock(work / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"another process is making {str(out)!r}: wait for it, or choose another name."
+        ) from error
     try:
         yield work
     except BaseException:
@@ -47,7 +56,23 @@ def workplace(out: Path) -> Iterator[Path]:
         if not finished.is_dir() or not any(finished.iterdir()):
             shutil.rmtree(work, ignore_errors=True)
         raise
-    shutil.rmtree(work, ignore_errors=True)
+    else:
+        shutil.rmtree(work, ignore_errors=True)
+    finally:
+        lock.release()
+
+
+def refuse_inside(source: str, out: Path) -> None:
+    """Refuse a result that would replace what it is made of.
+
+    Raises:
+        InputError: one of the two is, or is inside of, the other.
+    """
+    given, made = Path(source).resolve(), out.resolve()
+    if given.exists() and (given in {made, *made.parents} or made in given.parents):
+        raise InputError(
+            f"-o {str(out)!r} would replace {source!r} or lie inside of it: rename it."
+        )
 
 
 def float_bundle(source: str, work: Path, options: QuantizeOptions, progress: Progress) -> Bundle:
@@ -64,7 +89,9 @@ def float_bundle(source: str, work: Path, options: QuantizeOptions, progress: Pr
                 f"--{given[0]} says how to export a checkpoint, but {source!r} is a bundle: leave "
                 "it out, or give the checkpoint."
             )
-        return open_bundle(source)
+        bundle = open_bundle(source)
+        verify_files(bundle)  # damaged weights would get a fresh checksum
+        return bundle
     folder = pipeline.run(
         source,
         work / "float",

@@ -13,19 +13,26 @@ BLOCK_SCALE_BITS = 16
 
 
 def stored_bits(tensor: CodebookTensor) -> float:
-    """Bits per weight of the packed form without its padding.
+    """Bits per weight of the packed form without its padding."""
+    return packed_bits(
+        tensor.shape, tensor.bits, len(tensor.codebooks), ordered=tensor.row_order is not None
+    )
+
+
+def packed_bits(shape: tuple[int, int], bits: int, codebooks: int, *, ordered: bool) -> float:
+    """Bits per weight of a matrix ``[N, K]`` that is packed so, without padding.
 
     Codes, int8 levels, a float32 scale per row, an int32 codebook number per 16 rows and the int32
     order of the rows where they are permuted.
     """
-    rows, columns = tensor.shape
-    bits = rows * columns * tensor.bits
-    bits += tensor.codebooks.size * LEVEL_BITS
-    bits += rows * SCALE_BITS
-    bits += -(-rows // BLOCK_ROWS) * GROUP_BITS
-    if tensor.row_order is not None:
-        bits += rows * ROW_ORDER_BITS
-    return bits / (rows * columns)
+    rows, columns = shape
+    total = rows * columns * bits
+    total += codebooks * (1 << bits) * LEVEL_BITS
+    total += rows * SCALE_BITS
+    total += -(-rows // BLOCK_ROWS) * GROUP_BITS
+    if ordered:
+        total += rows * ROW_ORDER_BITS
+    return total / (rows * columns)
 
 
 def block_bits(columns: int, bits: int, block: int) -> float:

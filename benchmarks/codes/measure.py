@@ -104,7 +104,7 @@ class Subject:
         graphs = float_graphs(bundle, self._settings)
         sites = find_sites(graphs)
         self._model: Model = open_model(
-            str(case.checkpoint), bundle, graphs, sites, options, self._pool, folder, progress
+            bundle, graphs, sites, options, self._pool, folder, progress
         )
         self._evaluation: Calibration = read_calibration(
             bundle,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 import edgedec
-from edgedec.errors import InputError
+from edgedec.errors import BundleError, InputError
 from edgedec.export import export_checkpoint
 from edgedec.export.floats import float_graphs
 from edgedec.export.learn import find_sites, keys_of
 from edgedec.export.model import open_model
 from edgedec.export.quantized import quantize_source
+from edgedec.export.workplace import workplace
 from edgedec.kernels.packing import Packed
 from edgedec.quantize.calibration.calibrate import moments
 from edgedec.quantize.fitting.objective import relative_error
@@ -97,9 +99,7 @@ def test_errors_are_those_of_the_bytes(
             errors.setdefault(matrix.name, []).append(error)
 
     with Pool(1) as pool:
-        model = open_model(
-            str(exported), source, graphs, sites, options, pool, tmp_path, lambda *_: None
-        )
+        model = open_model(source, graphs, sites, options, pool, tmp_path, lambda *_: None)
         moments(model.program, model.calibration.batches, pool, receive)
     linear = [matrix for matrix in report.matrices if matrix.role == "linear"]
     assert len(linear) > 15
@@ -182,3 +182,66 @@ def test_the_report_of_a_bundle(exported: Path, tmp_path: Path, text: Path) -> N
         report.totals().bits_per_weight, rel=1e-5
     )
     assert "quantization.json" in manifest.files
+
+
+def test_what_it_is_made_of_is_not_replaced(exported: Path, text: Path) -> None:
+    for out in (exported, exported / "inside", exported.parent):
+        with pytest.raises(InputError, match="would replace"):
+            quantize(exported, out, text, force=True)
+    assert open_bundle(exported).manifest.codebooks is None
+
+
+def test_damaged_weights_get_no_fresh_checksum(exported: Path, tmp_path: Path, text: Path) -> None:
+    broken = Path(shutil.copytree(exported, tmp_path / "broken"))
+    data = bytearray((broken / "weights.bin").read_bytes())
+    data[100] ^= 1
+    (broken / "weights.bin").write_bytes(data)
+    with pytest.raises(BundleError, match=r"weights\.bin"):
+        quantize(broken, tmp_path / "b", text)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("content", ["a" * 5000, "é"])
+def test_a_text_that_cannot_be_used(exported: Path, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text(content, "utf-8")
+    if content == "é":
+        quantize(exported, tmp_path / "b", path, method="kmeans")  # one unknown letter is a text
+        return
+    with pytest.raises(InputError, match=r"nothing of .*text\.txt.* can be used"):
+        quantize(exported, tmp_path / "b", path)
+
+
+def test_one_process_at_a_time(exported: Path, tmp_path: Path, text: Path) -> None:
+    with (
+        workplace(tmp_path / "b"),
+        pytest.raises(InputError, match="another process is making"),
+    ):
+        quantize(exported, tmp_path / "b", text)
+    quantize(exported, tmp_path / "b", text)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "pairs.tsv"]
+
+
+def test_mixed_bits_are_those_that_a_method_has(exported: Path, tmp_path: Path, text: Path) -> None:
+    report = quantize(exported, tmp_path / "b", text, method="nf4", bits="mixed", budget=12.0)
+    assert {matrix.bits for matrix in report.matrices} <= {4, 8}
+    assert report.totals().bits_per_weight <= 12
+    with pytest.raises(InputError, match=r"--budget 2\.5"):
+        quantize(exported, tmp_path / "c", text, method="nf4", bits="mixed", budget=2.5)
+
+
+def test_a_bundle_keeps_its_calibration_text(checkpoint: Path, tmp_path: Path) -> None:
+    """So that it becomes what its checkpoint would have become."""
+    with_text = Path(shutil.copytree(checkpoint, tmp_path / "with" / "model"))
+    (with_text / "calibration.txt").write_text("hello\nworld\nsome, words\n")
+    bundle = export_checkpoint(with_text, tmp_path / "floats" / "model")
+    for name, source in (("one", with_text), ("two", bundle)):
+        how = QuantizeOptions(bits=3, threads=1)
+        report = quantize_source(source, tmp_path / name, how, lambda _what, _fraction: None)
+        assert report is not None
+        assert report.calibration is not None
+        assert report.calibration.name == "calibration.txt"
+        assert not (tmp_path / name / "calibration.txt").exists()
+    assert (tmp_path / "one" / "weights.bin").read_bytes() == (
+        tmp_path / "two" / "weights.bin"
+    ).read_bytes()
