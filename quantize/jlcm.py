@@ -32,7 +32,7 @@ from edgedec.quantize.statistics import Statistics
 MOST = 1 << 22
 """Weights fitted at a time: matrices of one call are stacked up to here."""
 SETTLED = 3e-3
-"""Rounds end when no group's objective falls by more than this part of it."""
+"""Rounds end when no group's objective falls by more than this part of it in one."""
 
 
 def jlcm(
@@ -96,7 +96,7 @@ def _quantize(
     fit = _start(stack, groups, bend, bits, pool)
     best = _Best(fit, pool)
     feed_back(fit, pool)
-    best.offer(fit, pool)
+    best.offer(fit, fit.objective(pool))
     _refine(fit, best, settings, pool)
     if settings.joint:
         fit = _start(stack, groups, bend, bits, pool)
@@ -107,6 +107,7 @@ def _quantize(
 
 def _refine(fit: Fit, best: _Best, settings: Settings, pool: Pool) -> None:
     """Rounds of levels, scales and codes; whatever state is better than the best becomes it."""
+    last = fit.objective(pool)
     for _ in range(settings.rounds):
         mass = refit_levels(fit, pool)
         refit_scales(fit, pool)
@@ -116,8 +117,12 @@ def _refine(fit: Fit, best: _Best, settings: Settings, pool: Pool) -> None:
             descend(fit.pull, tables, fit.curvature.coupling, pool, fit.codes, fit.values)
         fit.measure(pool)
         refit_scales(fit, pool)
-        if best.offer(fit, pool) < SETTLED:
+        now = fit.objective(pool)
+        best.offer(fit, now)
+        # not against the best: another start's result says nothing about how far this one falls
+        if (now >= last * (1 - SETTLED)).all():
             break
+        last = now
 
 
 def _group(
@@ -162,23 +167,20 @@ class _Best:
         self.starts = fit.starts
         self.order = fit.curvature.order
         self.codes, self.levels, self.scale = fit.codes.copy(), fit.levels.copy(), fit.scale.copy()
-        self.empty = fit.importance == 0
+        self.empty = ~fit.used
         self.energy = fit.energy(pool)
         self.objective = fit.objective(pool)
         self.trace = [self.objective]
 
-    def offer(self, fit: Fit, pool: Pool) -> float:
-        """Keep the groups that are better; how far the objective fell where it fell most."""
-        now = fit.objective(pool)
+    def offer(self, fit: Fit, now: Doubles) -> None:
+        """Keep the groups that are better, ``now`` being their objectives."""
         better = now < self.objective
         for group in np.flatnonzero(better):
             part = slice(self.starts[group], self.starts[group + 1])
             self.codes[:, part], self.scale[part] = fit.codes[:, part], fit.scale[part]
             self.levels[group] = fit.levels[group]
-        gain = np.where(better, 1 - now / np.where(better, self.objective, 1), 0)
         self.objective = np.where(better, now, self.objective)
         self.trace.append(self.objective)
-        return float(gain.max())
 
 
 def _results(best: _Best, groups: list[Groups], bits: int) -> list[Quantized]:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 ROWS = 64
 """Predictions handled at a time: what is computed of them is float64."""
+LEAST = -700.0
+"""Logarithm of the least probability that counts: tokens that a model masks have infinite ones,
+and one that only the changed model masks would hide all else. Its exponential is finite."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Divergence:
 
     Attributes:
         tokens: how many were looked at.
-        kl: mean of KL(original || changed), in nats per token.
+        kl: mean of KL(original || changed), in nats per token. Probabilities are at least
+            ``exp(LEAST)`` here and in losses, so all are finite where logits are masked.
         agreement: part of the predictions whose likeliest token is the same.
         loss_before: mean cross-entropy of the text in the original, in nats per token; perplexity
             is its exponential.
@@ -116,7 +120,7 @@ def compare_logits(
     """Compare two models' logits ``[B, T, vocab]`` of the same tokens.
 
     Args:
-        original: of the original model.
+        original: of the original model; those of masked tokens may be minus infinity.
         changed: of the changed one.
         labels: ``[B, T]``, the tokens to predict.
         mask: ``[B, T]``, which of them count.
@@ -140,6 +144,8 @@ def compare_logits(
 
 def _log_softmax(logits: Array, rows: NDArray[np.intp]) -> NDArray[np.float64]:
     scores = logits.reshape(-1, logits.shape[-1])[rows].astype(np.float64)
+    # finite, or rows without a token that is allowed would be NaN
+    np.maximum(scores, np.finfo(np.float32).min, out=scores)
     scores -= scores.max(axis=1, keepdims=True)
     scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
-    return scores
+    return np.maximum(scores, LEAST)

@@ -28,7 +28,10 @@ class Fit:
         curvature: H.
         starts: intp ``[G + 1]``: groups are runs of rows; they share nothing but H.
         scale: float64 ``[N]``, positive.
-        importance: float32 ``[N]``: ``s^2`` over its largest; 0 for rows of zeros.
+        used: bool ``[N]``, false for rows of zeros.
+        unit: float64 ``[G]``: the largest scale of each group at its start.
+        importance: float32 ``[N]``: ``(s / unit)^2``; 0 for rows of zeros, and for rows that are
+            far too small to count beside others of their group.
         target: ``[K, N]``.
         pull: ``[K, N]``: ``H target / h``.
         levels: float32 ``[G, 2**bits]``, ascending.
@@ -40,6 +43,8 @@ class Fit:
     curvature: Curvature
     starts: NDArray[np.intp]
     scale: Doubles
+    used: NDArray[np.bool_]
+    unit: Doubles
     importance: Array
     target: Array
     pull: Array
@@ -92,7 +97,7 @@ class Fit:
         self.pull *= smaller
 
     def objective(self, pool: Pool) -> Doubles:
-        """Of each group, over h's unit and the largest scale's; needs the residual."""
+        """Of each group, over h's unit; needs the residual."""
 
         def piece(part: slice) -> Doubles:
             error = self.values[:, part] - self.target[:, part]
@@ -113,4 +118,4 @@ class Fit:
     def _by_group(self, rows: list[Doubles]) -> Doubles:
         sums = np.add.reduceat(np.concatenate(rows) * self.importance, self.starts[:-1])
         # where nothing is left but rounding, it may be below 0
-        return np.maximum(sums, 0)
+        return np.maximum(sums, 0) * self.unit**2

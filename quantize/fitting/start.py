@@ -55,11 +55,16 @@ def start(
     part[~used] = 1
     target /= part.astype(np.float32)
     scale = largest * part
-    importance = np.where(used, scale / scale[used].max(initial=SMALLEST), 0)
+    # by group: beside a far larger neighbour, float32 would have nothing left of a matrix
+    unit = np.maximum.reduceat(np.where(used, scale, 0), starts[:-1])
+    unit[unit == 0] = 1
+    importance = np.where(used, scale / np.repeat(unit, np.diff(starts)), 0)
     fit = Fit(
         curvature=curvature,
         starts=starts,
         scale=scale,
+        used=used,
+        unit=unit,
         importance=(importance * importance).astype(np.float32),
         target=target,
         pull=np.empty_like(target),

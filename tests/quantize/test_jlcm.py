@@ -144,6 +144,34 @@ def test_stacks_hold_what_single_calls_give(pool: Pool, monkeypatch: pytest.Monk
     assert jlcm([], known, 3, Settings(), pool) == []
 
 
+@pytest.mark.parametrize("rows", [16, 48])
+def test_sizes_of_neighbours_do_not_matter(pool: Pool, rows: int) -> None:
+    """Not even where squares of one matrix are nothing beside those of the other."""
+    small, large = matrix("normal", (rows, 64), 0), matrix("normal", (32, 64), 1)
+    known = statistics("correlated", 64, 0)
+    options = Settings(groups=1)
+    (alone,) = jlcm([small], known, 4, options, pool)
+    for size, other in ((1.0, 1e4), (1e-20, 1e4), (1e-25, 1e25), (1e25, 1e-25)):
+        weights = [small * np.float32(size), large * np.float32(other)]
+        beside, _ = jlcm(weights, known, 4, options, pool)
+        assert beside.trace[-1] == pytest.approx(alone.trace[-1], rel=0.02)
+        error = relative_error(beside.dequantize() / np.float32(size), small, known.inputs)
+        assert error == pytest.approx(
+            relative_error(alone.dequantize(), small, known.inputs), rel=0.02
+        )
+
+
+def test_rows_too_small_to_count_are_no_zeros(pool: Pool) -> None:
+    weight = matrix("normal", (32, 64), 0)
+    weight[3] *= np.float32(1e-25)
+    known = statistics("correlated", 64, 0)
+    found = one(weight, known, 4, pool).dequantize()
+    error = relative_error(
+        found[3:4] * np.float32(1e25), weight[3:4] * np.float32(1e25), known.inputs
+    )
+    assert 0 < error < 0.2
+
+
 def test_rows_of_odd_size_disturb_no_others(pool: Pool) -> None:
     """A row 30 times larger counts 900 times, but leaves codebooks that serve the others."""
     plain = matrix("normal", (64, 256), 0)

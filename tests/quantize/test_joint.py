@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.quantize.problems import BITS, INPUTS, ROWS, SEEDS, SHAPES, matrix, statistics
 
+from edgedec.quantize import jlcm as module
 from edgedec.quantize.fitting.damping import curvature, damped
 from edgedec.quantize.fitting.joint import largest_eigenvalue, learn_jointly
 from edgedec.quantize.fitting.start import start
@@ -67,11 +68,27 @@ def test_the_better_result_is_kept(
     assert (np.diff(joint.trace) <= 0).all()
 
 
-def test_two_bits_gain(pool: Pool) -> None:
+@pytest.mark.parametrize(("bits", "most"), [(2, 0.9), (3, 0.93), (4, 0.96)])
+def test_gradients_gain(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, bits: int, most: float
+) -> None:
+    """Measured .86, .90 and .93 of the objective; the second start alone is worth nothing."""
     weight, known = matrix("normal", (128, 128), 0), statistics("correlated", 128, 0)
-    (plain,) = jlcm([weight], known, 2, Settings(), pool)
-    (joint,) = jlcm([weight], known, 2, Settings(joint=True), pool)
-    assert joint.trace[-1] < 0.99 * plain.trace[-1]
+    (plain,) = jlcm([weight], known, bits, Settings(), pool)
+    (joint,) = jlcm([weight], known, bits, Settings(joint=True), pool)
+    assert joint.trace[-1] < most * plain.trace[-1]
+    monkeypatch.setattr(module, "learn_jointly", lambda fit, pool: None)
+    (without,) = jlcm([weight], known, bits, Settings(joint=True), pool)
+    assert without.trace[-1] > 0.99 * plain.trace[-1]
+
+
+def test_rounds_go_on_while_the_second_start_falls(pool: Pool) -> None:
+    """Also where their first one does not reach yet what the first start ended with."""
+    weight, known = matrix("normal", (48, 64), 9), statistics("fewer than columns", 64, 9)
+    (plain,) = jlcm([weight], known, 4, Settings(groups=1), pool)
+    (joint,) = jlcm([weight], known, 4, Settings(groups=1, joint=True), pool)
+    assert joint.trace[len(plain.trace)] == plain.trace[-1]
+    assert joint.trace[-1] < 0.98 * plain.trace[-1]
 
 
 def test_largest_eigenvalue() -> None:

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from edgedec.quantize.calibration.scores import Deviation, Sums, compare_arrays, compare_logits
+from edgedec.quantize.calibration.scores import (
+    LEAST,
+    Deviation,
+    Sums,
+    compare_arrays,
+    compare_logits,
+)
 
 
 @given(
@@ -42,6 +48,44 @@ def test_a_shift_changes_nothing() -> None:
     shifted = compare_logits(logits, logits + np.float32(1e4), labels + 1, labels == 0).mean()
     assert shifted.kl == pytest.approx(0, abs=1e-4)
     assert np.isfinite(shifted.loss_after)
+
+
+@given(st.integers(0, 99))
+def test_masked_tokens(seed: int) -> None:
+    """Minus infinity in both changes nothing: they are left out of the vocabulary."""
+    rng = np.random.default_rng(seed)
+    one, other = rng.standard_normal((2, 3, 7, 12), np.float32) * 3
+    masked = rng.random(12) < 0.5
+    masked[4] = False
+    labels = np.full((3, 7), 4)
+    everywhere = labels > 0
+    one[..., masked] = other[..., masked] = -np.inf
+    found = compare_logits(one, other, labels, everywhere)
+    few = np.flatnonzero(~masked)
+    short = compare_logits(
+        one[..., few], other[..., few], np.full((3, 7), np.searchsorted(few, 4)), everywhere
+    )
+    assert vars(found) == pytest.approx(vars(short), abs=1e-9)
+    assert compare_logits(one, one.copy(), labels, everywhere).kl == 0
+
+
+def test_tokens_masked_in_one_model() -> None:
+    logits = np.zeros((1, 1, 4), np.float32)
+    masked = logits.copy()
+    masked[..., 3] = -np.inf
+    labels, everywhere = np.zeros((1, 1), np.int64), np.ones((1, 1), np.bool_)
+    # what the original never says costs nothing
+    assert compare_logits(masked, logits, labels, everywhere).kl == pytest.approx(np.log(4 / 3))
+    # what the changed one never says costs much, but not all figures
+    found = compare_logits(logits, masked, labels, everywhere)
+    assert found.kl == pytest.approx(0.75 * np.log(3 / 4) + 0.25 * (np.log(1 / 4) - LEAST))
+    found = compare_logits(logits, masked, labels + 3, everywhere)
+    assert found.loss_before == pytest.approx(np.log(4))
+    assert found.loss_after == -LEAST
+    # and rows without any token have no preference
+    found = compare_logits(logits - np.inf, logits, labels, everywhere)
+    assert found.kl == 0
+    assert found.loss_before == pytest.approx(np.log(4))
 
 
 def test_sums_add_up() -> None:
