@@ -46,8 +46,10 @@ def export_checkpoint(
         portable: with ``quant``, leave everything but the matrices in standard operators.
         method: with ``quant``, how codes are chosen (docs/quantize.md): ``jlcm``, the default,
             learns them from text; ``kmeans`` and ``rtn`` look at the weights alone and are quick.
-        calibration: with ``quant``, a file with text like what the model will read; by default a
-            small one that comes with edgedec, with which codes are less good.
+            ``int8`` is always ``rtn``.
+        calibration: for methods that learn, a file with text like what the model will read; by
+            default the checkpoint's own, else a small one that comes with edgedec, with which codes
+            are less good.
         stages: where to cut the decoder: ``None`` (one stage), ``"all"``, or layers such as
             ``"0,1,4"``.
         dtype: how weight matrices are stored: ``fp32``, ``fp16`` or ``bf16``.
@@ -82,7 +84,8 @@ def export_checkpoint(
         return pipeline.run(checkpoint, out, options, progress)
 
     from edgedec.export.quantized import quantize_source
-    from edgedec.quantize.options import QuantizeOptions
+    from edgedec.quantize.methods import METHODS
+    from edgedec.quantize.options import ROUNDED, QuantizeOptions
     from edgedec.quantize.scheme import SCHEMES
 
     if quant not in SCHEMES:
@@ -92,9 +95,12 @@ def export_checkpoint(
             f"--dtype {dtype} is how floating-point weights are stored; --quant {quant} stores "
             "codes: give one of the two."
         )
+    bits = SCHEMES[quant].bits
+    if bits == 8 and method not in (None, ROUNDED):
+        raise InputError(f"--quant {quant} is only rounded: leave out --method, or use {ROUNDED}.")
     how = QuantizeOptions(
-        method=method or "jlcm",
-        bits=SCHEMES[quant].bits,
+        method=method or "",
+        bits=bits,
         calibration=None if calibration is None else Path(calibration),
         compute=compute,
         portable=portable,
@@ -105,6 +111,10 @@ def export_checkpoint(
         verify=verify,
         force=force,
     )
+    if calibration is not None and how.method in METHODS and not METHODS[how.method].calibrated:
+        raise InputError(
+            f"--calib {fspath(calibration)}: codes by {how.method} need no text; leave it out."
+        )
     quantize_source(checkpoint, out, how, progress, report=False)
     return Path(out)
 

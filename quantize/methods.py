@@ -128,7 +128,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             Method(
                 "rtn-block32",
                 "nearest of even levels, a float16 scale per 32 weights (as Q4_0)",
-                bits=(*LOW, 8),
+                bits=LOW,
                 calibrated=False,
                 stored=False,
                 sequential=False,

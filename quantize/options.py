@@ -11,6 +11,11 @@ from edgedec.quantize.codebook import BITS
 from edgedec.quantize.method import Settings
 
 MIXED: Literal["mixed"] = "mixed"
+LEARNED, ROUNDED = "jlcm", "rtn"
+"""The method that is used where none is named, and the one for 8 bits: nothing that is learned
+would be seen in so many."""
+TOKENS = 8192
+"""Enough for second moments of inputs; twice as many gain little."""
 END_BITS = (4, 8)
 """Bits that embeddings and heads may have: fewer cost more accuracy than all layers together."""
 
@@ -20,7 +25,8 @@ class QuantizeOptions:
     """How to quantize a model, and what to say of it.
 
     Attributes:
-        method: name of a `edgedec.quantize.method.Method`; comparisons name theirs beside.
+        method: name of a `edgedec.quantize.method.Method`, as comparisons name theirs beside; ""
+            becomes the name of what suits ``bits``.
         bits: of the matrices in layers; `MIXED` chooses for each.
         budget: stored bits per weight that a choice may need on average, if `MIXED`.
         embedding_bits: of the embedding and the head, tied or not; None: what suits ``bits``.
@@ -43,12 +49,12 @@ class QuantizeOptions:
         InputError: options that exclude each other, or are out of range.
     """
 
-    method: str = "jlcm"
+    method: str = ""
     bits: int | Literal["mixed"] = 4
     budget: float | None = None
     embedding_bits: int | None = None
     calibration: Path | None = None
-    tokens: int = 8192
+    tokens: int = TOKENS
     evaluation: Path | None = None
     sequential: bool = True
     settings: Settings = field(default_factory=Settings)
@@ -77,8 +83,17 @@ class QuantizeOptions:
             )
         if self.embedding_bits not in (None, *END_BITS):
             raise InputError(f"--embedding-bits {self.embedding_bits}: choose 4 or 8.")
-        for option, value in (("tokens", self.tokens), ("groups", self.settings.groups)):
-            if value < 1:
-                raise InputError(f"--{option} {value}: give at least 1.")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"--threads {self.threads}: give at least 1.")
+        for option, value, least in (
+            ("tokens", self.tokens, 1),
+            ("groups", self.settings.groups, 1),
+            ("seed", self.settings.seed, 0),
+            ("threads", self.threads, 1),
+        ):
+            if value is not None and value < least:
+                raise InputError(f"--{option} {value}: give at least {least}.")
+        # an embedding of 4 bits is learned whatever the layers have
+        rounded = self.bits == 8 and self.embedding_bits != 4
+        if rounded and self.method not in ("", ROUNDED):
+            raise InputError(f"--bits 8 is only rounded: leave out --method, or use {ROUNDED}.")
+        if not self.method:
+            object.__setattr__(self, "method", ROUNDED if rounded else LEARNED)

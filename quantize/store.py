@@ -99,15 +99,6 @@ class Store:
                 f"cannot keep finished matrices in {str(self.folder)!r}: {error.strerror}."
             ) from error
 
-    def remove(self) -> None:
-        """Delete the files, of any work, and the folder if nothing else is in it."""
-        for path in self.folder.glob(f"*{SUFFIX}"):
-            path.unlink(missing_ok=True)
-        try:
-            self.folder.rmdir()
-        except OSError:
-            logger.info("%s holds other files and stays", self.folder)
-
     def _path(self, name: str) -> Path:
         # Names of graphs may hold anything; a digest is a file name everywhere.
         return self.folder / (hashlib.sha256(name.encode()).hexdigest()[:32] + SUFFIX)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from edgedec.errors import InputError
-from edgedec.quantize.text.text_files import TextPair, read_pairs
+from edgedec.quantize.text.text_files import TextPair
 
 Tokenize = Callable[[str], Sequence[int]]
-TOKENS = 8192
-"""Enough for second moments of inputs; twice as many gain little."""
 WINDOW = 192
 """Tokens of a decoder-only model's sample."""
 EXCERPT = 2048
@@ -40,42 +36,12 @@ class Sample:
         return max(len(self.source or ()), len(self.target or ()))
 
 
-def read_samples(
-    path: Path,
-    tokenize: Tokenize,
-    *,
-    encoder_decoder: bool,
-    tokens: int = TOKENS,
-    longest: int = LONGEST,
-    seed: int = 0,
-) -> list[Sample]:
-    """Samples of a text file (`edgedec.quantize.text.text_files.read_pairs`); see `pick_samples`.
-
-    Raises:
-        InputError: the file is not as it should be, or nothing in it can be used.
-    """
-    samples = pick_samples(
-        read_pairs(path),
-        tokenize,
-        encoder_decoder=encoder_decoder,
-        tokens=tokens,
-        longest=longest,
-        seed=seed,
-    )
-    if not samples:
-        raise InputError(
-            f"nothing of {path} can be used: give texts of two tokens or more, at most "
-            f"{min(longest, tokens)}."
-        )
-    return samples
-
-
 def pick_samples(
     pairs: Sequence[TextPair],
     tokenize: Tokenize,
     *,
     encoder_decoder: bool,
-    tokens: int = TOKENS,
+    tokens: int,
     longest: int = LONGEST,
     seed: int = 0,
 ) -> list[Sample]:

@@ -14,6 +14,7 @@ from click.testing import Result
 import edgedec.export
 from edgedec import builtin
 from edgedec.errors import CheckpointError
+from edgedec.quantize.options import QuantizeOptions
 
 Invoke = Callable[..., Result]
 Calls = list[tuple[str, str, dict[str, Any]]]
@@ -132,3 +133,55 @@ def test_errors(invoke: Invoke, calls: Calls, arguments: list[str], sentence: st
     assert (result.exit_code, result.stdout) == (2, "")
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert sentence in line
+
+
+@pytest.fixture
+def quantized(monkeypatch: pytest.MonkeyPatch) -> list[QuantizeOptions]:
+    """Replace what quantizes; list the options that it was called with."""
+    seen: list[QuantizeOptions] = []
+
+    def quantize(_: str, out: str, options: QuantizeOptions, *__: Any, report: bool) -> None:
+        assert not report
+        seen.append(options)
+        Path(out).mkdir()
+
+    monkeypatch.setattr("edgedec.export.quantized.quantize_source", quantize)
+    return seen
+
+
+def test_the_method_of_a_format(
+    invoke: Invoke, quantized: list[QuantizeOptions], tmp_path: Path
+) -> None:
+    given = [("cb4",), ("int8",), ("int8", "--method", "rtn"), ("cb3", "--method", "kmeans")]
+    for i, flags in enumerate(given):
+        result = invoke("export", "a", "-o", str(tmp_path / str(i)), "--quant", *flags)
+        assert result.exit_code == 0, result.output
+    found = [(options.bits, options.method) for options in quantized]
+    assert found == [(4, "jlcm"), (8, "rtn"), (8, "rtn"), (3, "kmeans")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (
+            ["int8", "--method", "gptq"],
+            "--quant int8 is only rounded: leave out --method, or use rtn.",
+        ),
+        (
+            ["cb3", "--method", "kmeans", "--calib", "c.txt"],
+            "--calib c.txt: codes by kmeans need no text; leave it out.",
+        ),
+        (["int8", "--calib", "c.txt"], "--calib c.txt: codes by rtn need no text; leave it out."),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    invoke: Invoke,
+    quantized: list[QuantizeOptions],
+    tmp_path: Path,
+    flags: list[str],
+    sentence: str,
+) -> None:
+    result = invoke("export", "a", "-o", str(tmp_path / "b"), "--quant", *flags)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == f"Error: {sentence}"
+    assert quantized == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -41,6 +42,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
             raise InputError("broken is damaged.")
         if source == "interrupted":
             raise KeyboardInterrupt
+        if source == "half":
+            finished = Path(out).parent / f".{Path(out).name}.quantizing" / "finished"
+            finished.mkdir(parents=True)
+            (finished / "a.quantized").touch()
+            raise KeyboardInterrupt
         progress("calibrating", 0.5)
         seen.append((source, out, options))
         Path(out).mkdir()
@@ -59,12 +65,22 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return seen
 
 
-def choices(name: str) -> list[str]:
+def option(name: str) -> click.Option:
     from edgedec.cli.quantize import command
 
-    (option,) = [option for option in command.params if option.name == name]
-    assert isinstance(option.type, click.Choice)
-    return list(option.type.choices)
+    (found,) = [option for option in command.params if option.name == name]
+    assert isinstance(found, click.Option)
+    return found
+
+
+def choices(name: str) -> list[str]:
+    kind = option(name).type
+    assert isinstance(kind, click.Choice)
+    return list(kind.choices)
+
+
+def described(name: str) -> str:
+    return option(name).help or ""
 
 
 def test_choices_are_those_of_the_quantizer() -> None:
@@ -76,7 +92,7 @@ def test_choices_are_those_of_the_quantizer() -> None:
     from edgedec.quantize.codebook import BITS
     from edgedec.quantize.method import Grouping
     from edgedec.quantize.methods import METHODS
-    from edgedec.quantize.options import END_BITS, MIXED
+    from edgedec.quantize.options import END_BITS, LEARNED, MIXED, ROUNDED, TOKENS
 
     assert {name for name, method in METHODS.items() if method.stored} == set(STORED)
     assert {name for name, method in METHODS.items() if not method.stored} == set(COMPARED)
@@ -85,6 +101,8 @@ def test_choices_are_those_of_the_quantizer() -> None:
     assert choices("embedding_bits") == list(map(str, END_BITS))
     assert choices("grouping") == list(get_args(Grouping))
     assert choices("compute") == list(COMPUTES)
+    assert f"[default: {TOKENS}]" in described("tokens")
+    assert f"[default: {LEARNED}, for 8 bits {ROUNDED}; " in described("methods")
 
 
 def test_defaults_are_those_of_the_options(invoke: Invoke, calls: Calls, tmp_path: Path) -> None:
@@ -173,6 +191,11 @@ def test_compare_runs_the_methods_given(invoke: Invoke, calls: Calls) -> None:
     assert [row["method"] for row in value["rows"]] == ["float32", "rtn-block32", "jlcm"]
 
 
+def test_compare_at_eight_bits(invoke: Invoke, calls: Calls) -> None:
+    assert invoke("quantize", "some/model", "--compare", "--bits", "8").exit_code == 0
+    assert calls[0][2] == ("rtn",)
+
+
 def test_a_page(invoke: Invoke, calls: Calls, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     for arguments in (["-o", str(tmp_path / "b")], ["--compare"]):
@@ -190,7 +213,12 @@ def test_a_page(invoke: Invoke, calls: Calls, tmp_path: Path) -> None:
         (["a"], "Name the bundle to write with -o DIR"),
         (["a", "-o", "out", "--compare"], "--compare writes no bundle"),
         (["a", "--compare", "--bits", "3", "--method", "nf4"], "nf4 has codes of 4 bits, not 3"),
+        (["a", "--compare", "--bits", "8", "--method", "gptq"], "codes of 2, 3, 4 bits, not 8"),
+        (["a", "--compare", "--bits", "mixed"], "compare methods at 2, 3, 4 or 8 bits."),
+        (["a", "--compare", "--bits", "mixed", "--method", "jlcm"], "compare methods at 2, 3, 4"),
         (["a", "-o", "out", "--method", "jlcm", "--method", "rtn"], "jlcm and rtn"),
+        (["a", "-o", "out", "--bits", "8", "--method", "gptq"], "--bits 8 is only rounded"),
+        (["a", "-o", "out", "--seed", "-1"], "'--seed': -1 is not in the range x>=0"),
         (["a", "-o", "out", "--bits", "5"], "'5' is not one of"),
         (["a", "-o", "out", "--bits", "mixed"], "--bits mixed needs --budget"),
         (["a", "-o", "out", "--budget", "3"], "--budget is for --bits mixed"),
@@ -229,14 +257,80 @@ def test_a_missing_package_shows_before_the_work(
 
 def test_an_interruption_says_how_to_go_on(invoke: Invoke, calls: Calls, tmp_path: Path) -> None:
     out = str(tmp_path / "b")
-    assert "goes on with the matrices" in invoke("quantize", "interrupted", "-o", out).stderr
-    assert invoke("quantize", "interrupted", "-o", out, "-q").stderr.strip() == "Aborted!"
+    result = invoke("quantize", "interrupted", "-o", out)
+    assert result.stderr.strip() == "Aborted!"  # nothing is finished yet
+    assert "goes on with the matrices" in invoke("quantize", "half", "-o", out).stderr
+    out = str(tmp_path / "c")
+    assert invoke("quantize", "half", "-o", out, "-q").stderr.strip() == "Aborted!"
+
+
+LOST = """
+import pathlib, sys
+from tests.quantize.reports import comparison, report
+from edgedec.export import compare, quantized
+def quantize(source, out, *_):
+    pathlib.Path(out).mkdir()
+    return report()
+quantized.quantize_source = quantize
+compare.compare_methods = lambda *_: comparison()
+from edgedec.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["-o", "b"], "the report cannot be printed: No space left on device; b is complete."),
+        (
+            ["-o", "b", "--json"],
+            "the report cannot be printed: No space left on device; b is complete.",
+        ),
+        (["--compare", "--json"], "the report cannot be printed: No space left on device."),
+    ],
+)
+def test_a_report_that_cannot_be_printed(tmp_path: Path, flags: list[str], said: str) -> None:
+    command = [sys.executable, "-c", LOST, "quantize", "some/model", *flags]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (2, f"Error: {said}\n")
+
+
+def test_a_page_that_cannot_be_written(
+    invoke: Invoke, calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report is printed all the same."""
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.chdir(tmp_path)
+    result = invoke("quantize", "some/model", "-o", "b", "--html", "page.html")
+    assert result.exit_code == 2
+    assert result.stdout.startswith("b  1.5 kB\n")
+    assert result.stderr.splitlines()[-1] == (
+        "Error: --html page.html cannot be written: No space left on device; b is complete."
+    )
 
 
 SLOW = """
-import sys, time
+import pathlib, sys, time
 from edgedec.export import quantized
-def quantize(*_):
+def quantize(source, out, *_):
+    out = pathlib.Path(out)
+    finished = out.parent / f".{out.name}.quantizing" / "finished"
+    finished.mkdir(parents=True)
+    (finished / "a.quantized").touch()
     print("started", file=sys.stderr, flush=True)
     time.sleep(60)
 quantized.quantize_source = quantize

@@ -11,7 +11,7 @@ import pytest
 FORBIDDEN = {
     "runtime": ("edgedec.export", "edgedec.quantize", "huggingface_hub", "onnxscript", "onnx_ir"),
     "devices": ("edgedec.export", "huggingface_hub"),
-    "quantize": ("edgedec.export.families", "huggingface_hub"),
+    "quantize": ("edgedec.export", "edgedec.devices", "edgedec.cli", "huggingface_hub"),
     "kernels": ("edgedec.export", "edgedec.runtime", "huggingface_hub"),
     "export": ("edgedec.cli",),
 }

@@ -70,6 +70,7 @@ def test_the_table() -> None:
     assert {name for name, method in METHODS.items() if method.stored} == STORED
     assert all(name == method.name for name, method in METHODS.items())
     assert all(set(method.bits) <= {2, 3, 4, 8} for method in METHODS.values())
+    assert [name for name, method in METHODS.items() if 8 in method.bits] == ["rtn"]
     assert all(re.fullmatch(r"[^.]{10,75}", method.summary) for method in METHODS.values())
     with pytest.raises(TypeError):
         METHODS["best"] = METHODS["jlcm"]  # type: ignore[index]

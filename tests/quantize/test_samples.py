@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgedec.errors import InputError
-from edgedec.quantize.text.samples import EXCERPT, WINDOW, pick_samples, read_samples
+from edgedec.quantize.text.samples import EXCERPT, WINDOW, pick_samples
 from edgedec.quantize.text.text_files import TextPair, builtin_text, read_pairs
 
 line = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
@@ -109,12 +109,12 @@ def test_json_lines_come_back(tmp_path: Path, entries: Sequence[tuple[str, str |
         assert read_pairs(path) == kept
 
 
-def test_windows_come_from_all_over(tmp_path: Path) -> None:
+def test_windows_come_from_all_over() -> None:
     text = " ".join(f"{n:06}" for n in range(20_000))
-    path = write(tmp_path, "a.txt", text)
-    found = read_samples(path, letters, encoder_decoder=False, tokens=8192)
-    assert found == read_samples(path, letters, encoder_decoder=False, tokens=8192)
-    assert found != read_samples(path, letters, encoder_decoder=False, tokens=8192, seed=1)
+    pairs = [TextPair(text, None)]
+    found = pick_samples(pairs, letters, encoder_decoder=False, tokens=8192)
+    assert found == pick_samples(pairs, letters, encoder_decoder=False, tokens=8192)
+    assert found != pick_samples(pairs, letters, encoder_decoder=False, tokens=8192, seed=1)
     assert 8192 - WINDOW < sum(s.tokens for s in found) <= 8192
     assert all(s.source is None and 1 < s.tokens <= WINDOW for s in found)
     places = [text.index("".join(map(chr, s.target or ()))) for s in found]
@@ -150,12 +150,6 @@ def test_pairs_are_picked_whole(
         assert [(s.source, s.target) for s in found] == [
             both for both in every if 0 < max(len(both[0]), len(both[1] or ())) <= longest
         ]
-
-
-def test_nothing_to_use(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.txt", "a" * 30)
-    with pytest.raises(InputError, match=r"nothing of .*a\.txt can be used.* at most 20"):
-        read_samples(path, letters, encoder_decoder=True, longest=20)
 
 
 def test_the_builtin_text() -> None:

@@ -138,21 +138,6 @@ def test_a_killed_save_leaves_what_was_there(
     with pytest.raises(KeyboardInterrupt):
         store.save("m", example(2))
     assert same(store.load("m"), example(1))
-    store.remove()
-    assert not tmp_path.exists()
-
-
-def test_remove_keeps_the_files_of_others(tmp_path: Path) -> None:
-    folder = tmp_path / "work"
-    store = Store(folder, "one")
-    store.save("m", example())
-    Store(folder, "two").save("n", example())
-    (folder / "notes.txt").write_text("mine")
-    store.remove()
-    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
-    (folder / "notes.txt").unlink()
-    store.remove()
-    assert not folder.exists()
 
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ COMPARED = ("rtn-block32", "nf4-block64", "kmeans-rows", "gptq-block32")
     "methods",
     multiple=True,
     type=click.Choice([*STORED, *COMPARED]),
-    help="How codes are chosen.  [default: jlcm; with --compare all, or those that are given]",
+    help="How codes are chosen.  [default: jlcm, for 8 bits rtn; with --compare all, or those that "
+    "are given]",
 )
 @click.option(
     "--bits",
@@ -60,9 +61,7 @@ COMPARED = ("rtn-block32", "nf4-block64", "kmeans-rows", "gptq-block32")
     help="Text to calibrate on; for an ONNX model .npz files of its inputs.  [default: the "
     "checkpoint's, or one that ships with edgedec]",
 )
-@click.option(
-    "--tokens", type=int, default=8192, show_default=True, help="Use so many of its tokens."
-)
+@click.option("--tokens", type=int, help="Use so many of its tokens.  [default: 8192]")
 @click.option(
     "--eval", "evaluation", metavar="FILE", help="Measure on this too: text, or pairs of texts."
 )
@@ -84,7 +83,13 @@ COMPARED = ("rtn-block32", "nf4-block64", "kmeans-rows", "gptq-block32")
     default=True,
     help="Let later matrices make up for earlier ones.  [default: on]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of whatever is random.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of whatever is random.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads to compute with.")
 @click.option(
     "--compute",
@@ -152,26 +157,30 @@ def command(
         report: QuantizationReport | Comparison = _compare(path, options, methods)
     else:
         report = _quantize(path, output, options)
-    if html is not None:
-        _write_page(report, html)
     if as_json:
-        click.echo(_json(report, output), nl=False)
+        _print(_json(report, output), output)
     else:
-        click.echo("\n\n".join(_described(report, output, every=matrices)))
+        _print("\n\n".join(_described(report, output, every=matrices)) + "\n", output)
+    if html is not None:
+        _write_page(report, html, output)
 
 
 def _options(methods: tuple[str, ...], given: dict[str, Any], *, compare: bool) -> QuantizeOptions:
     from edgedec.quantize.method import Settings
     from edgedec.quantize.options import MIXED, QuantizeOptions
 
+    if compare and given["bits"] == MIXED:
+        raise InputError("--compare with --bits mixed: compare methods at 2, 3, 4 or 8 bits.")
     settings = Settings(**{key: given.pop(key) for key in ("groups", "grouping", "joint", "seed")})
     bits, embedding = given.pop("bits"), given.pop("embedding_bits")
+    if given["tokens"] is None:
+        del given["tokens"]
     for key in ("calibration", "evaluation"):
         given[key] = None if given[key] is None else Path(given[key])
     if not compare and len(methods) > 1:
         raise InputError(f"A bundle is made by one method, not by {' and '.join(methods)}.")
     return QuantizeOptions(
-        method=methods[0] if methods else STORED[0],
+        method=methods[0] if methods and not compare else "",
         bits=bits if bits == MIXED else int(bits),
         embedding_bits=None if embedding is None else int(embedding),
         settings=settings,
@@ -184,7 +193,7 @@ def _quantize(source: str, out: str, options: QuantizeOptions) -> QuantizationRe
     from edgedec.export.quantized import quantize_source
 
     quantize = quantize_onnx if _is_model(source) else quantize_source
-    with _resumable(), Bar("quantizing", 1.0) as bar:
+    with _resumable(out), Bar("quantizing", 1.0) as bar:
         report = quantize(source, out, options, lambda what, fraction: bar.update(fraction, what))
     assert report is not None  # which was asked for
     return report
@@ -200,11 +209,15 @@ def _size(output: str) -> int:
 
 
 @contextmanager
-def _resumable() -> Iterator[None]:
+def _resumable(out: str) -> Iterator[None]:
+    from edgedec.export.workplace import FINISHED
+
     try:
         yield
     except KeyboardInterrupt:
-        note("Interrupted: the same command goes on with the matrices that are finished.")
+        finished = Path(out).parent / f".{Path(out).name}.quantizing" / FINISHED
+        if finished.is_dir() and any(finished.iterdir()):
+            note("Interrupted: the same command goes on with the matrices that are finished.")
         raise
 
 
@@ -240,13 +253,33 @@ def _check_page(name: str) -> None:
     require_matplotlib()
 
 
-def _write_page(report: QuantizationReport | Comparison, name: str) -> None:
+def _write_page(report: QuantizationReport | Comparison, name: str, output: str | None) -> None:
     from edgedec.quantize.reporting.html import render
 
     try:
         Path(name).write_text(render(report), encoding="utf-8", newline="\n")
     except OSError as error:
-        raise InputError(f"--html {name} cannot be written: {error.strerror}.") from error
+        raise InputError(
+            f"--html {name} cannot be written: {error.strerror}{_made(output)}."
+        ) from error
+
+
+def _print(text: str, output: str | None) -> None:
+    try:
+        click.echo(text, nl=False)
+    except BrokenPipeError:  # the reader has gone, which is no error
+        raise
+    except OSError as error:
+        # What is still buffered cannot be written when Python closes the stream either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise InputError(
+            f"the report cannot be printed: {error.strerror}{_made(output)}."
+        ) from error
+
+
+def _made(output: str | None) -> str:
+    """What a sentence about a report that got lost adds: the work did not."""
+    return "" if output is None else f"; {output} is complete"
 
 
 def _json(report: QuantizationReport | Comparison, output: str | None) -> str:
