@@ -44,6 +44,7 @@ from edgedec.quantize.reporting.report import REPORT, QuantizationReport, Task, 
 from edgedec.quantize.scheme import SCHEMES, Scheme
 from edgedec.quantize.statistics import Statistics
 from edgedec.quantize.store import Store
+from edgedec.quantize.text.text_files import read_pairs
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.manifest import MANIFEST, Manifest, dump_manifest, load_manifest
 
@@ -80,6 +81,9 @@ def quantize_source(
     refuse_inside(fspath(source), target)
     compute = compute_of(options)
     method = stored_method(options.method)
+    for path in (options.calibration, options.evaluation):
+        if path is not None:
+            read_pairs(path)  # what is wrong with it shall not be said after a long export
     with (
         new_folder(target, force=options.force) as folder,
         workplace(target) as work,

@@ -50,7 +50,7 @@ from edgedec.errors import InputError
 @click.option(
     "--method",
     type=click.Choice(["jlcm", "kmeans", "rtn", "gptq", "gptq-codebook", "nf4"]),
-    help="How --quant chooses codes; `edgedec quantize` has more to say.  [default: jlcm; rtn for int8]",
+    help="How --quant chooses codes (see `edgedec quantize`).  [default: jlcm; rtn for int8]",
 )
 @click.option(
     "--calib",
