@@ -13,7 +13,7 @@ import gzip
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +34,20 @@ ROWS, WINDOW = 64, 192
 """Sequences of the perplexity, and their tokens; the first has no probability."""
 
 
-def bundles(checkpoint: Path, folder: Path) -> Iterator[tuple[str, str, Path]]:
+def bundles(
+    checkpoint: Path, folder: Path, formats: Sequence[str], text: Path | None
+) -> Iterator[tuple[str, str, Path]]:
     """A checkpoint in every format: the format, how products are computed, the bundle."""
     for quant, compute in FORMATS:
+        if (quant or "float32") not in formats:
+            continue
         out = folder / f"{quant}-{compute}"
         if quant is None:
             edgedec.export(checkpoint, out, verify=False)
         else:
-            edgedec.export(checkpoint, out, quant=quant, compute=compute, verify=False)
+            calibration = None if quant == "int8" else text
+            how = {"quant": quant, "compute": compute, "calibration": calibration}
+            edgedec.export(checkpoint, out, **how, verify=False)
         yield quant or "float32", compute or "float32", out
 
 
@@ -87,16 +93,21 @@ def main() -> None:
     parser.add_argument("--dictionary", type=Path, required=True, help="CMUdict, gzipped")
     parser.add_argument("--checkpoint", type=Path, required=True, help="a decoder-only model")
     parser.add_argument("--text", type=Path, required=True, help="gzipped text for it")
-    parser.add_argument("--skip", type=int, default=200_000, help="bytes at its start")
+    parser.add_argument("--skip", type=int, default=200_000, help="of its bytes: calibrates")
+    names = list(dict.fromkeys(quant or "float32" for quant, _ in FORMATS))
+    parser.add_argument("--format", nargs="+", choices=names, default=names)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     g2p = builtin_checkpoint("g2p")
     assert g2p is not None
     found = []
     with tempfile.TemporaryDirectory() as scratch:
+        head = Path(scratch) / "head.txt"  # what is skipped is what codes are learned from
+        head.write_bytes(gzip.decompress(options.text.read_bytes())[: options.skip])
+        head.write_text(head.read_text("utf-8", "ignore"), "utf-8")
         pairs = zip(
-            bundles(g2p, Path(scratch) / "g2p"),
-            bundles(options.checkpoint, Path(scratch) / "lm"),
+            bundles(g2p, Path(scratch) / "g2p", options.format, None),
+            bundles(options.checkpoint, Path(scratch) / "lm", options.format, head),
             strict=True,
         )
         for (quant, compute, words), (_, _, lm) in pairs:
