@@ -16,8 +16,8 @@ from edgedec.runtime.manifest import Manifest
 HAS_LIBRARY = library_path() is not None and refused(onnxruntime.__version__) is None
 
 
-@pytest.mark.parametrize("scheme", ["cb4", "int8"])
-def test_codes(subject: Subject, tmp_path: Path, scheme: str) -> None:
+@pytest.mark.parametrize(("scheme", "method"), [("cb4", "kmeans"), ("int8", "rtn")])
+def test_codes(subject: Subject, tmp_path: Path, scheme: str, method: str) -> None:
     """The export's check is the comparison; no product keeps its matrix."""
     bundle = edgedec.export(
         subject.checkpoint, tmp_path / "b", via="optimum", quant=scheme, method="kmeans"

@@ -132,10 +132,12 @@ def test_tokens(way: Subject, beams: int) -> None:
         assert [result.tokens for result in results] == expected
 
 
-@pytest.mark.parametrize("scheme", ["cb4", "int8"])
-def test_every_format_passes_its_check(subject: Subject, tmp_path: Path, scheme: str) -> None:
+@pytest.mark.parametrize(("scheme", "method"), [("cb4", "kmeans"), ("int8", "rtn")])
+def test_every_format_passes_its_check(
+    subject: Subject, tmp_path: Path, scheme: str, method: str
+) -> None:
     """With inputs rounded to int8, where there is a library; and with standard attention."""
-    export_checkpoint(subject.checkpoint, tmp_path / "fused", quant=scheme, method="kmeans")
+    export_checkpoint(subject.checkpoint, tmp_path / "fused", quant=scheme, method=method)
     out = tmp_path / "portable"
     export_checkpoint(
         subject.checkpoint, out, quant=scheme, method="kmeans", portable=True, compute="int8-block"
