@@ -20,7 +20,7 @@ HAS_LIBRARY = library_path() is not None and refused(onnxruntime.__version__) is
 def test_codes(subject: Subject, tmp_path: Path, scheme: str, method: str) -> None:
     """The export's check is the comparison; no product keeps its matrix."""
     bundle = edgedec.export(
-        subject.checkpoint, tmp_path / "b", via="optimum", quant=scheme, method="kmeans"
+        subject.checkpoint, tmp_path / "b", via="optimum", quant=scheme, method=method
     )
     generator = edgedec.load(bundle, threads=1)
     manifest: Manifest = generator.bundle.manifest

@@ -140,5 +140,5 @@ def test_every_format_passes_its_check(
     export_checkpoint(subject.checkpoint, tmp_path / "fused", quant=scheme, method=method)
     out = tmp_path / "portable"
     export_checkpoint(
-        subject.checkpoint, out, quant=scheme, method="kmeans", portable=True, compute="int8-block"
+        subject.checkpoint, out, quant=scheme, method=method, portable=True, compute="int8-block"
     )
