@@ -13,17 +13,22 @@ from edgedec.errors import InputError
 from edgedec.export.bundle import Progress
 from edgedec.export.changed import changed_bundle
 from edgedec.export.floats import float_graphs
-from edgedec.export.learn import Quantizer, find_sites
+from edgedec.export.learn import find_sites
 from edgedec.export.model import Model, agreement, available_threads, open_model, task_scores
-from edgedec.export.quantized import head_statistics, scheme_of, uniform_choices
+from edgedec.export.quantized import (
+    PATH,
+    divergence,
+    quantize_model,
+    scheme_of,
+    uniform_choices,
+)
 from edgedec.export.workplace import float_bundle
-from edgedec.quantize.calibration.calibrate import Learner, calibrate, score
+from edgedec.quantize.calibration.calibrate import score
 from edgedec.quantize.methods import METHODS
 from edgedec.quantize.options import MIXED, QuantizeOptions
 from edgedec.quantize.pool import Pool
 from edgedec.quantize.reporting.report import Compared, Comparison, Score
 
-PATH = "codes"
 FLOAT = "float32"
 
 
@@ -70,13 +75,13 @@ def compare_methods(
 def _unchanged(model: Model, progress: Progress) -> Compared:
     """The model as it was."""
     measured = model.evaluation or model.calibration
-    divergence = score(model.program, measured.batches, {PATH: lambda _: None}, model.pool)[PATH]
+    same = score(model.program, measured.batches, {PATH: lambda _: None}, model.pool)[PATH]
     return Compared(
         method=FLOAT,
         stored=True,
         bits_per_weight=32.0,
         output_error=0.0,
-        agreement=agreement(measured, divergence),
+        agreement=agreement(measured, same),
         scores=task_scores(model.bundle, model.pairs, model.pool, progress),
         seconds=None,
     )
@@ -86,31 +91,17 @@ def _compared(model: Model, options: QuantizeOptions, name: str, progress: Progr
     method = METHODS[name]
     choices = uniform_choices(model.sites, scheme_of(options), method)
     begin = time.perf_counter()
-    ends = head_statistics(
-        model.program,
-        model.calibration.batches,
-        model.sites,
+    quantizer, found = quantize_model(
+        model,
+        options,
         choices,
-        model.pool,
-        scratch=model.scratch,
+        None,
+        lambda fraction: progress(f"quantizing with {name}", fraction),
     )
-    quantizer = Quantizer(model.keys, choices, options.settings, ends, model.pool, None)
-    found = calibrate(
-        model.program,
-        model.calibration.batches,
-        {PATH: Learner(quantizer, options.sequential and method.sequential)},
-        model.pool,
-        scratch=model.scratch,
-        progress=lambda fraction: progress(f"quantizing with {name}", fraction),
-    )[PATH]
     seconds = time.perf_counter() - begin
     measured = model.calibration
     if model.evaluation is not None:
-        measured = model.evaluation
-        values = {PATH: lambda m: quantizer.found[model.keys[id(m)]].dequantize()}
-        found = score(model.program, measured.batches, values, model.pool, scratch=model.scratch)[
-            PATH
-        ]
+        measured, found = model.evaluation, divergence(model, quantizer)
     reports = quantizer.reports.values()
     weights = sum(report.weights for report in reports)
     scores: tuple[Score, ...] = ()

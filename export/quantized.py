@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from os import PathLike, fspath
@@ -34,9 +34,10 @@ from edgedec.export.workplace import FINISHED, float_bundle, refuse_inside, work
 from edgedec.kernels.codebook_matmul import COMPUTES, Compute
 from edgedec.quantize.calibration.calibrate import Learner, calibrate, moments, score
 from edgedec.quantize.calibration.inputs import Inputs
+from edgedec.quantize.calibration.scores import Divergence
 from edgedec.quantize.calibration.segments import Program
 from edgedec.quantize.matrices import Matrix
-from edgedec.quantize.method import Method
+from edgedec.quantize.method import Array, Method
 from edgedec.quantize.methods import METHODS
 from edgedec.quantize.options import MIXED, QuantizeOptions
 from edgedec.quantize.pool import Pool
@@ -195,26 +196,12 @@ def learn(
     files = {name: entry.sha256 for name, entry in model.bundle.manifest.files.items()}
     arrays = [a for b in batches for a in (b.source, b.source_mask, b.target, b.target_mask)]
     store = Store(finished, work_key(files, options, choices, arrays))
-    ends = head_statistics(
-        model.program, batches, model.sites, choices, model.pool, scratch=model.scratch
+    quantizer, found = quantize_model(
+        model, options, choices, store, lambda fraction: progress("quantizing", fraction)
     )
-    quantizer = Quantizer(model.keys, choices, options.settings, ends, model.pool, store)
-    learner = Learner(quantizer, options.sequential)
-    divergences = calibrate(
-        model.program,
-        batches,
-        {PATH: learner},
-        model.pool,
-        scratch=model.scratch,
-        progress=lambda fraction: progress("quantizing", fraction),
-    )
-    agreements = [agreement(model.calibration, divergences[PATH])]
+    agreements = [agreement(model.calibration, found)]
     if model.evaluation is not None:
-        values = {PATH: lambda m: quantizer.found[model.keys[id(m)]].dequantize()}
-        scored = score(
-            model.program, model.evaluation.batches, values, model.pool, scratch=model.scratch
-        )
-        agreements.append(agreement(model.evaluation, scored[PATH]))
+        agreements.append(agreement(model.evaluation, divergence(model, quantizer)))
     report = QuantizationReport(
         source=model.bundle.manifest.source.id,
         method=options.method,
@@ -229,6 +216,39 @@ def learn(
         seconds=None,
     )
     return quantizer, report
+
+
+def quantize_model(
+    model: Model,
+    options: QuantizeOptions,
+    choices: Mapping[Key, Choice],
+    store: Store | None,
+    progress: Callable[[float], None],
+) -> tuple[Quantizer, Divergence]:
+    """Quantize all matrices; what came out, and how far it is on the calibration text.
+
+    Inputs of the quantized part are computed only where a method looks at them.
+    """
+    batches, pool, scratch = model.calibration.batches, model.pool, model.scratch
+    ends = head_statistics(model.program, batches, model.sites, choices, pool, scratch=scratch)
+    quantizer = Quantizer(model.keys, choices, options.settings, ends, pool, store)
+    looked_at = any(choice.method.sequential for choice in choices.values())
+    learner = Learner(quantizer, options.sequential and looked_at)
+    found = calibrate(
+        model.program, batches, {PATH: learner}, pool, scratch=scratch, progress=progress
+    )
+    return quantizer, found[PATH]
+
+
+def divergence(model: Model, quantizer: Quantizer) -> Divergence:
+    """How far a quantized model is from what it was, on the evaluation text."""
+    assert model.evaluation is not None
+
+    def values(matrix: Matrix) -> Array:
+        return quantizer.found[model.keys[id(matrix)]].dequantize()
+
+    batches = model.evaluation.batches
+    return score(model.program, batches, {PATH: values}, model.pool, scratch=model.scratch)[PATH]
 
 
 def _task(model: Model, coded: Bundle, progress: Progress) -> Task | None:
