@@ -20,7 +20,6 @@ import numpy as np
 
 import edgedec
 from edgedec.builtin import builtin_checkpoint
-from edgedec.runtime.depth.full import Full
 
 ROOT = Path(__file__).resolve().parent.parent
 FORMATS = [
@@ -74,11 +73,10 @@ def perplexity(bundle: Path, text: Path, skip: int) -> dict[str, float]:
     )
     tokens = np.array(tokenizer.encode([words])[0][: ROWS * WINDOW]).reshape(ROWS, WINDOW)
     decoding = edgedec.load(bundle).start_decoding(None, ROWS)
-    plan = Full(1).plan(0, {})
     total = 0.0
     for i in range(WINDOW - 1):
         step = np.ascontiguousarray(tokens[:, i : i + 1])
-        output = decoding.step(step, plan, want_logits=True)
+        output = decoding.step(step, want_logits=True)
         assert output.logits is not None
         logits = output.logits.astype(np.float64)
         logits -= logits.max(axis=1, keepdims=True)

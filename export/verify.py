@@ -13,7 +13,6 @@ from edgedec.errors import CheckFailedError
 from edgedec.export.reference import Array
 from edgedec.export.route import Ids, Logits
 from edgedec.runtime.bundle import Bundle
-from edgedec.runtime.depth.full import Full
 from edgedec.runtime.generator import Generator
 from edgedec.runtime.manifest import Rounding, Verified
 
@@ -179,12 +178,11 @@ def _run(
 ) -> Array:
     """Logits after the first ``prompts [2]`` tokens in one pass, and after each of the next."""
     generator = Generator(bundle, threads=1)
-    plan = Full(len(bundle.manifest.stages)).plan(0, {})
     decoding = generator.start_decoding(sources, len(target))
     logits = []
 
     def step(tokens: Ids, counts: Ids | None) -> None:
-        output = decoding.step(tokens, plan, counts=counts, want_logits=True)
+        output = decoding.step(tokens, counts=counts, want_logits=True)
         assert output.logits is not None
         logits.append(output.logits.copy())
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from edgedec.runtime.cache import KVCache
 from edgedec.runtime.contract import check_head, check_stage
-from edgedec.runtime.depth.policy import Plan
 from edgedec.runtime.encoder import Memory
 from edgedec.runtime.manifest import Interface, Stage
 from edgedec.runtime.session import Session, empty
@@ -101,7 +100,6 @@ class Decoding:
     def step(
         self,
         tokens: NDArray[np.int64],
-        plan: Plan,
         *,
         counts: NDArray[np.int64] | None = None,
         want_logits: bool = False,
@@ -110,22 +108,20 @@ class Decoding:
 
         Args:
             tokens: int64 ``[rows, T']``, T' >= 1; rows with fewer are padded at the end.
-            plan: which stages run.
             counts: int64 ``[rows]``, how many of the T' belong to the row (0 for one that has
                 ended); all by default.
             want_logits: also return logits, not only the greedy choice.
         """
         rows, new = tokens.shape
         shown = self.cache.reserve(new)
-        shape = (rows, new, shown, self.cache.capacity, want_logits, plan)
+        shape = (rows, new, shown, self.cache.capacity, want_logits)
         if shape != self._bound or self._decoder.bound_to is not self:
-            self._bind(rows, new, shown, want_logits, plan)
+            self._bind(rows, new, shown, want_logits)
             self._bound = shape
             self._decoder.bound_to = self
         self._tokens[:] = tokens
         self._picked[:, 0] = new - 1 if counts is None else np.maximum(counts - 1, 0)
-        for index in plan.stages:
-            stage, session = self._stages[index]
+        for index, (stage, session) in enumerate(self._stages):
             # Read by pointer: where each row's new tokens go in this stage's caches.
             lengths = self._past_lengths[index]
             lengths[:] = self.cache.lengths[stage.first]
@@ -140,17 +136,17 @@ class Decoding:
             self._next_token[:, 0], None if self._logits is None else self._logits[:, 0]
         )
 
-    def _bind(self, rows: int, new: int, shown: int, want_logits: bool, plan: Plan) -> None:
+    def _bind(self, rows: int, new: int, shown: int, want_logits: bool) -> None:
         """Bind every buffer of a step of this shape; steps of the same shape only run."""
         io = self._decoder.interface
         self._tokens = np.zeros((rows, new), np.int64)
         self._picked = np.zeros((rows, 1), np.int64)
         self._steps = np.arange(new)
-        self._past_lengths = {index: np.zeros(rows, np.int64) for index in plan.stages}
+        self._past_lengths = [np.zeros(rows, np.int64) for _ in self._stages]
         self._positions = {
             index: np.zeros((rows, new), np.int64)
-            for index in plan.stages
-            if "positions" in self._stages[index][1].inputs
+            for index, (_, session) in enumerate(self._stages)
+            if "positions" in session.inputs
         }
         self._next_token = np.zeros((rows, 1), np.int64)
         self._logits = empty(rows, 1, io.vocab_size) if want_logits else None
@@ -158,8 +154,7 @@ class Decoding:
         if self._logits is not None:
             scores["logits"] = self._logits
         hidden = empty(rows, new, io.d_model) if self._head is not None else None
-        for index in plan.stages:
-            stage, session = self._stages[index]
+        for index, (stage, session) in enumerate(self._stages):
             inputs: dict[str, NDArray[Any]] = {
                 "input_ids": self._tokens,
                 "past_length": self._past_lengths[index],

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from edgedec.errors import BundleError, InputError
 from edgedec.runtime.bundle import Bundle, open_bundle
 from edgedec.runtime.decoder import Decoder, Decoding, StepOutput
-from edgedec.runtime.depth.full import Full
-from edgedec.runtime.depth.policy import Policy
 from edgedec.runtime.encoder import Encoder
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.search import Search, make_search
@@ -78,7 +76,6 @@ class Generator:
         bundle: an opened bundle.
         device: device name for every component.
         threads: threads to compute with, None for the device's choice.
-        policy: depth policy, full depth by default.
     """
 
     def __init__(
@@ -87,14 +84,12 @@ class Generator:
         *,
         device: str = "cpu",
         threads: int | None = None,
-        policy: Policy | None = None,
     ) -> None:
         from edgedec.devices.base import get_device
 
         manifest = bundle.manifest
         self.bundle = bundle
         self._interface = manifest.interface
-        self._policy = policy or Full(len(manifest.stages))
         self._tokenizer: Tokenizer | None = None
         target = get_device(device)
 
@@ -263,7 +258,6 @@ class Generator:
                 counts = np.repeat(~choice.finished, beams).astype(np.int64)
             output = decoding.step(
                 choice.tokens[:, None],
-                self._policy.plan(step, {}),
                 counts=counts,
                 want_logits=search.needs_logits,
             )
@@ -281,9 +275,7 @@ class Generator:
         for begin in range(0, longest, PREFILL):
             piece = np.ascontiguousarray(tokens[:, begin : begin + PREFILL])
             here = np.clip(counts - begin, 0, piece.shape[1])
-            output = decoding.step(
-                piece, self._policy.plan(0, {}), counts=here, want_logits=want_logits
-            )
+            output = decoding.step(piece, counts=here, want_logits=want_logits)
             # The row's next token follows from the piece that its prompt ends in.
             found = output.copy() if found is None else found.replace(here > 0, output)
         assert found is not None

@@ -46,11 +46,56 @@ class Component:
 
 @dataclass(frozen=True)
 class Stage:
-    """Decoder layers ``first <= layer < last``, in one component."""
+    """Decoder layers ``first <= layer < last``, in one component.
+
+    ``variants`` are other graphs for the same layers: ``fill`` or ``low-rank`` -> component
+    (docs/bundle.md).
+    """
 
     component: str
     first: int
     last: int
+    variants: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DepthPoint:
+    """What a depth policy reached on a text.
+
+    Attributes:
+        depth: the policy with its parameters, as ``--depth`` takes them.
+        quality: agreement with full depth, or a score as a fraction of full depth's; 1 is equal.
+        layers: mean decoder layers executed per generated token.
+        milliseconds: of decoding per generated token, the encoder not counted.
+        speedup: full depth's milliseconds by these.
+    """
+
+    depth: str
+    quality: float
+    layers: float
+    milliseconds: float
+    speedup: float
+
+
+@dataclass(frozen=True)
+class DepthTable:
+    """Depth policies compared on a user's text (``edgedec calibrate-depth``), best last.
+
+    Attributes:
+        text: name of the text, and
+        inputs: how many of its inputs were generated for.
+        measure: what ``quality`` is: ``agreement`` or a metric's name.
+        machine: processor that it was measured on, with
+        threads: so many threads.
+        points: no point is better than another in both quality and time; full depth included.
+    """
+
+    text: str
+    inputs: int
+    measure: str
+    machine: str
+    threads: int
+    points: tuple[DepthPoint, ...]
 
 
 @dataclass(frozen=True)
@@ -169,7 +214,10 @@ class Manifest:
         encoder: component of the encoder, None for a decoder-only model.
         stages: the decoder, in order.
         head: component of the head, None when the only stage contains it.
-        policies: depth policies that the checkpoint supports, with their parameters.
+        policies: depth policies that the bundle was made for, with their default parameters.
+        meta: component of the confidence classifier, None without.
+        router: component of the routers, None without; `routed` are the layers that have one.
+        depth: depth policies compared on a text, None where that was not done.
         generation: how the checkpoint wants to be decoded.
         codebooks: weights that are stored as codes, None without.
         parameters: number of stored weights.
@@ -192,6 +240,10 @@ class Manifest:
     files: dict[str, FileEntry]
     policies: dict[str, dict[str, Any]] = field(default_factory=lambda: {"full": {}})
     codebooks: Codebooks | None = None
+    meta: str | None = None
+    router: str | None = None
+    routed: tuple[int, ...] = ()
+    depth: DepthTable | None = None
 
 
 def dump_manifest(manifest: Manifest) -> str:

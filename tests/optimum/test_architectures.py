@@ -12,7 +12,6 @@ import pytest
 from tests.optimum.conftest import Subject
 
 import edgedec
-from edgedec.runtime.depth.full import Full
 from edgedec.runtime.generator import Generator
 
 SOURCES, PROMPTS = (40, 5, 18), (17, 1, 9)
@@ -49,12 +48,11 @@ def test_logits_at_unequal_lengths(generator: Generator, original: Any) -> None:
     for row, prompt in enumerate(prompts):
         padded[row, : len(prompt)] = prompt
     decoding = generator.start_decoding(sources if encodes else None, 3)
-    plan = Full(1).plan(0, {})
     counts = np.array([len(p) for p in prompts])
     ours, ends = [], [0, *np.cumsum([1] * 20 + [4, 1, 7] + [1] * 8)]
     for begin, end in [(0, 0), *itertools.pairwise(ends)]:
         new = padded if end == 0 else np.ascontiguousarray(tail[:, begin:end])
-        output = decoding.step(new, plan, counts=counts if end == 0 else None, want_logits=True)
+        output = decoding.step(new, counts=counts if end == 0 else None, want_logits=True)
         assert output.logits is not None
         assert (output.next_token == output.logits.argmax(-1)).all()
         ours.append(output.logits.copy())

@@ -16,7 +16,6 @@ from edgedec.export.checkpoint import open_checkpoint
 from edgedec.export.families import open_model
 from edgedec.export.reference import Reference
 from edgedec.runtime.decoder import Decoding
-from edgedec.runtime.depth.full import Full
 from edgedec.runtime.generator import Generator, load
 
 
@@ -73,12 +72,11 @@ class Subject:
             one.__dict__[name] = [getattr(self, name)[row]]
         return one
 
-    def start(self, stages: str | None = None) -> tuple[Decoding, Any]:
+    def start(self, stages: str | None = None) -> Decoding:
         """Encode the inputs and begin decoding."""
         generator = self.generator(stages)
-        plan = Full(len(generator.bundle.manifest.stages)).plan(0, {})
         sources = self.inputs if self.encodes else None
-        return generator.start_decoding(sources, len(self.inputs)), plan
+        return generator.start_decoding(sources, len(self.inputs))
 
     def reference(self) -> list[Array]:
         """The NumPy reference's logits of `targets`, row by row where they differ in length."""
@@ -103,10 +101,10 @@ class Subject:
         chunks = [rest[:, i : i + chunk] for i in range(0, rest.shape[1], chunk)]
         fed = [(self._beginnings(1), counts)]
         fed += [(np.ascontiguousarray(c), np.full(len(c), c.shape[1])) for c in chunks]
-        decoding, plan = self.start(stages)
+        decoding = self.start(stages)
         steps = []
         for tokens, count in fed:
-            output = decoding.step(tokens, plan, counts=count, want_logits=True)
+            output = decoding.step(tokens, counts=count, want_logits=True)
             assert output.logits is not None
             assert (output.next_token == output.logits.argmax(-1)).all()
             steps.append(output.logits.copy())
@@ -114,10 +112,8 @@ class Subject:
 
     def in_one_pass(self, count: int) -> Array:
         """Logits of the ``count``-th compared position, after one pass up to it."""
-        decoding, plan = self.start()
-        output = decoding.step(
-            self._beginnings(count), plan, counts=self._ends(count), want_logits=True
-        )
+        decoding = self.start()
+        output = decoding.step(self._beginnings(count), counts=self._ends(count), want_logits=True)
         assert output.logits is not None
         return output.logits.copy()
 

@@ -1,0 +1,41 @@
+"""What happened while generating: how deep tokens went, which drafts held, where time was spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Statistics:
+    """Counted over one or several batches; prompts are not counted but for `prompt_seconds`.
+
+    Attributes:
+        tokens: generated tokens of rows that had not ended.
+        steps: steps of the decode loop (with drafts: rounds).
+        layers: decoder layers executed in full, summed over positions of live rows; a rejected
+            draft's layers count too, and those of a batch's other rows.
+        exits: layers below the head that chose a token -> such tokens.
+        drafted: tokens drafted,
+        accepted: and accepted.
+        seconds: by what ran: ``encode``, ``prompt``, ``stages``, ``fill``, ``low-rank``, ``head``.
+        total_seconds: wall clock from the first step after the prompt to the end.
+    """
+
+    tokens: int = 0
+    steps: int = 0
+    layers: int = 0
+    exits: dict[int, int] = field(default_factory=dict)
+    drafted: int = 0
+    accepted: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    total_seconds: float = 0.0
+
+    @property
+    def mean_layers(self) -> float | None:
+        """Layers executed per generated token; None before there is one."""
+        return self.layers / self.tokens if self.tokens else None
+
+    @property
+    def acceptance(self) -> float | None:
+        """Fraction of drafts that held; None without drafts."""
+        return self.accepted / self.drafted if self.drafted else None
