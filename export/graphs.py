@@ -1,4 +1,4 @@
-"""The graphs of a bundle: one encoder, the decoder's stages, the head.
+"""The graphs of a bundle: one encoder, the decoder's stages, the head, and what policies need.
 
 The contract (names, shapes, types) is in ``docs/bundle.md``. In short: the encoder emits the keys
 and values that every decoder layer's cross-attention will read, once; a stage takes any number of
@@ -28,9 +28,15 @@ from edgedec.export.blocks.positions import (
     span,
 )
 from edgedec.export.spec import Learned, ModelSpec, Rotary, Sinusoidal
+from edgedec.export.variants import fill_graph, low_rank_graph, meta_graph, router_graph
 from edgedec.export.weights import Weights
+from edgedec.runtime.depth.layout import Layout, Needs
+from edgedec.runtime.manifest import Stage
 
 FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
+NOTHING = Needs()
+VARIANTS = {"fill": fill_graph, "low-rank": low_rank_graph}
+"""Kind of a stage's variant -> what emits it."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +76,13 @@ def parse_stages(text: str | Sequence[int] | None, layers: int) -> tuple[StageRa
     return tuple(StageRange(a, z) for a, z in zip(cuts, [*cuts[1:], layers], strict=True))
 
 
-def encoder_graph(b: Builder, spec: ModelSpec) -> None:
+def encoder_graph(b: Builder, spec: ModelSpec, *, with_mean: bool) -> None:
     """Emit the encoder.
 
     Inputs: ``input_ids [B, S]``, ``attention_mask [B, S]`` (int64; 1 is a token, 0 padding).
     Outputs: ``cross.{i}.key`` and ``cross.{i}.value [B, S, kv_heads * head_dim]`` of every decoder
-    layer, and ``cross.mask [B, 1, 1, S]``, added to cross-attention's scores.
+    layer, and ``cross.mask [B, 1, 1, S]``, added to cross-attention's scores; with the mean,
+    ``source.mean [B, d_model]`` of the last hidden states over tokens, which routers read.
     """
     stack = spec.encoder
     assert stack is not None
@@ -109,17 +116,38 @@ def encoder_graph(b: Builder, spec: ModelSpec) -> None:
         b.output(f"cross.{i}.key", key, FLOAT, shape_kv)
         b.output(f"cross.{i}.value", value, FLOAT, shape_kv)
     b.output("cross.mask", padding, FLOAT, ["batch", 1, 1, "source"])
+    if with_mean:
+        mean = _mean(b, x, seen)
+        b.output("source.mean", mean, FLOAT, ["batch", spec.d_model])
 
 
-def stage_graph(b: Builder, spec: ModelSpec, stage: StageRange, *, with_head: bool) -> None:
+def _mean(b: Builder, x: ir.Value, seen: ir.Value) -> ir.Value:
+    """The mean ``[B, d_model]`` of ``x [B, S, d_model]`` where ``seen [B, S]``; 0 of nothing."""
+    with b.scope("encoder", "mean"):
+        weights = b.op("Cast", seen, to=FLOAT, name="weights")
+        count = b.op("ReduceSum", weights, [1], keepdims=1, name="count")
+        weights = b.op("Div", weights, b.op("Max", count, 1.0, name="divisor"), name="share")
+        total = b.op("MatMul", b.op("Unsqueeze", weights, [1], name="row"), x, name="total")
+        return b.op("Squeeze", total, [1], name="states")
+
+
+def stage_graph(
+    b: Builder,
+    spec: ModelSpec,
+    stage: StageRange,
+    *,
+    with_head: bool = False,
+    with_states: bool = False,
+) -> None:
     """Emit one stage of the decoder, for any number T' >= 1 of new tokens.
 
     Inputs: ``input_ids [B, T']`` (first stage) or ``hidden [B, T', d_model]``; ``past_length [B]``,
     where each row's new tokens go in its caches; ``positions [B, T']``, their absolute positions
     (only models that embed positions); ``past.{i}.self.{key,value} [B, M, kv_heads * head_dim]``;
     ``cross.{i}.{key,value}`` and ``cross.mask`` as the encoder emits them.
-    Outputs: ``hidden_out``, or with the head what `head_graph` emits; and
-    ``present.{i}.self.{key,value}``, which the runtime binds to the buffers of ``past``.
+    Outputs: ``hidden_out``, or with the head what `head_graph` emits;
+    ``present.{i}.self.{key,value}``, which the runtime binds to the buffers of ``past``; and with
+    states ``hidden.{i} [B, T', d_model]``, what every layer but the last gives.
     """
     stack = spec.decoder
     first = stage.first == 0
@@ -157,6 +185,8 @@ def stage_graph(b: Builder, spec: ModelSpec, stage: StageRange, *, with_head: bo
         with b.scope("decoder", i):
             layer = Layer(b, stack, spec.d_model, layer_bias, rotary)
             x, present[i] = decoder_layer(layer, x, past[i], past_length, cross.get(i))
+        if with_states and i < stage.last - 1:
+            b.output(f"hidden.{i}", x, FLOAT, ["batch", "new", spec.d_model])
     if with_head:
         _emit_head(b, spec, x)
     else:
@@ -206,12 +236,52 @@ def _cross_inputs(
     return {i: (pair, bias) for i, pair in pairs.items()}
 
 
+def decoder_stages(stages: Sequence[StageRange], needs: Needs) -> tuple[Stage, ...]:
+    """The stages as a manifest lists them, with the variants that policies need.
+
+    Raises:
+        InputError: a stage would need a variant for some of its layers only, or the first one does.
+    """
+    layout = Layout(tuple((stage.first, stage.last) for stage in stages))
+    wanted = {
+        "fill": layout.of_layers(needs.fill),
+        "low-rank": layout.of_layers(needs.low_rank),
+    }
+    if any(0 in indices for indices in wanted.values()):
+        raise InputError("layer 0 always runs in full: a depth policy cannot replace it.")
+    names = ["decoder" if len(stages) == 1 else f"decoder.{s.first}-{s.last}" for s in stages]
+    return tuple(
+        Stage(
+            name,
+            stage.first,
+            stage.last,
+            {v: f"{name}.{v}" for v, indices in wanted.items() if index in indices},
+        )
+        for index, (name, stage) in enumerate(zip(names, stages, strict=True))
+    )
+
+
 def model_graphs(
-    spec: ModelSpec, weights: Weights, stages: Sequence[StageRange], storage: str
+    spec: ModelSpec,
+    weights: Weights,
+    stages: Sequence[StageRange],
+    storage: str,
+    needs: Needs = NOTHING,
 ) -> dict[str, Builder]:
-    """Every graph of a bundle by component name.
+    """Every graph of a bundle by component name: the model's in order, then those of policies.
 
     A decoder of one stage holds embedding, layers and head: one session run per token.
+
+    Args:
+        spec: the model.
+        weights: its tensors; adapters, routers and classifier among them where they are needed.
+        stages: where the decoder is cut.
+        storage: how matrices are stored.
+        needs: the variants, routers and classifier to emit; its cuts are not looked at.
+
+    Raises:
+        InputError: as `decoder_stages`.
+        CheckpointError: a tensor is missing, or has another shape.
     """
     graphs: dict[str, Builder] = {}
 
@@ -220,11 +290,19 @@ def model_graphs(
         return graphs[name]
 
     if spec.encoder is not None:
-        encoder_graph(new("encoder"), spec)
+        encoder_graph(new("encoder"), spec, with_mean=bool(needs.routers))
     whole = len(stages) == 1
-    for stage in stages:
-        name = "decoder" if whole else f"decoder.{stage.first}-{stage.last}"
-        stage_graph(new(name), spec, stage, with_head=whole)
+    named = decoder_stages(stages, needs)
+    for stage, found in zip(stages, named, strict=True):
+        states = "low-rank" in found.variants
+        stage_graph(new(found.component), spec, stage, with_head=whole, with_states=states)
     if not whole:
         head_graph(new("head"), spec)
+    for found in named:
+        for variant, name in found.variants.items():
+            VARIANTS[variant](new(name), spec, range(found.first, found.last))
+    if needs.meta:
+        meta_graph(new("meta"), spec)
+    if needs.routers:
+        router_graph(new("router"), spec, weights, needs.routers)
     return graphs

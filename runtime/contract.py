@@ -19,15 +19,23 @@ Expected = tuple[str, str, tuple[int | None, ...]]
 """Name, type, and the lengths of the axes; those that are None may vary from run to run."""
 
 
-def check_encoder(session: Session, io: Interface) -> None:
+def check_encoder(session: Session, io: Interface, *, with_mean: bool = False) -> None:
     """Compare the encoder with the interface.
+
+    Args:
+        session: the graph.
+        io: what the manifest says.
+        with_mean: whether routers read the mean of its states.
 
     Raises:
         BundleError: with the graph, the input or output, and what is wrong with it.
     """
     inputs = (("input_ids", INT64, (None, None)), ("attention_mask", INT64, (None, None)))
     _check(session.name, "input", session.inputs, inputs)
-    _check(session.name, "output", session.outputs, _memory(range(io.decoder_layers), io))
+    outputs = [*_memory(range(io.decoder_layers), io)]
+    if with_mean:
+        outputs.append(("source.mean", FLOAT, (None, io.d_model)))
+    _check(session.name, "output", session.outputs, outputs)
 
 
 def check_stage(session: Session, io: Interface, stage: Stage, *, with_head: bool) -> None:
@@ -36,6 +44,36 @@ def check_stage(session: Session, io: Interface, stage: Stage, *, with_head: boo
     _check(session.name, "input", session.inputs, inputs)
     outputs = _stage_outputs(io, stage, with_head=with_head)
     _check(session.name, "output", session.outputs, outputs)
+
+
+def check_fill(session: Session, io: Interface, stage: Stage) -> None:
+    """Compare a stage's fill variant with the interface; raises as `check_encoder`."""
+    _check(session.name, "input", session.inputs, _variant_inputs(session, io, stage))
+    outputs = _cache("present.{}.self", range(stage.first, stage.last), io)
+    _check(session.name, "output", session.outputs, outputs)
+
+
+def check_low_rank(session: Session, io: Interface, stage: Stage) -> None:
+    """Compare a stage's low-rank variant with the interface; raises as `check_encoder`."""
+    layers = range(stage.first, stage.last)
+    anchors = [(f"anchor.{layer}", FLOAT, (None, 1, io.d_model)) for layer in layers]
+    inputs = [*_variant_inputs(session, io, stage), *anchors]
+    _check(session.name, "input", session.inputs, inputs)
+    outputs = [_hidden("hidden_out", io), *_cache("present.{}.self", layers, io)]
+    _check(session.name, "output", session.outputs, outputs)
+
+
+def check_meta(session: Session, io: Interface) -> None:
+    """Compare the confidence classifier with the interface; raises as `check_encoder`."""
+    _check(session.name, "input", session.inputs, (_hidden("hidden", io),))
+    _check(session.name, "output", session.outputs, (("confidence", FLOAT, (None, None)),))
+
+
+def check_router(session: Session, io: Interface) -> None:
+    """Compare the routers with the interface; raises as `check_encoder`."""
+    inputs = (_hidden("hidden", io), ("layer", INT64, (1,)))
+    _check(session.name, "input", session.inputs, inputs)
+    _check(session.name, "output", session.outputs, (("score", FLOAT, (None, None)),))
 
 
 def check_head(session: Session, io: Interface) -> None:
@@ -81,11 +119,22 @@ def _stage_inputs(
         yield _PICKED
 
 
+def _variant_inputs(session: Session, io: Interface, stage: Stage) -> Iterator[Expected]:
+    yield _hidden("hidden", io)
+    yield "past_length", INT64, (None,)
+    if "positions" in session.inputs:
+        yield "positions", INT64, (None, None)
+    yield from _cache("past.{}.self", range(stage.first, stage.last), io)
+
+
 def _stage_outputs(io: Interface, stage: Stage, *, with_head: bool) -> Iterator[Expected]:
     if with_head:
         yield from _scores(io)
     else:
         yield _hidden("hidden_out", io)
+    if "low-rank" in stage.variants:  # anchors
+        for layer in range(stage.first, stage.last - 1):
+            yield _hidden(f"hidden.{layer}", io)
     yield from _cache("present.{}.self", range(stage.first, stage.last), io)
 
 

@@ -23,14 +23,14 @@ class Layer:
         b: the graph; its scope is the block that is being emitted.
         stack: the layer's stack.
         width: channels of the residual stream.
-        bias: added to self-attention's scores ``[B, heads, T', M]``.
+        bias: added to self-attention's scores ``[B, heads, T', M]``; None where nothing attends.
         rotary: angles that turn queries and keys, where the model has them.
     """
 
     b: Builder
     stack: Stack
     width: int
-    bias: ir.Value
+    bias: ir.Value | None
     rotary: RotaryAngles | None
 
 
@@ -50,11 +50,16 @@ def cached_attention(
     """
     b = layer.b
     query, key, value = _rotated(layer, x)
-    present = (
-        b.op("TensorScatter", past[0], key, past_length, axis=1, name="key_cache"),
-        b.op("TensorScatter", past[1], value, past_length, axis=1, name="value_cache"),
-    )
+    present = _written(b, (key, value), past, past_length)
     return _attend(b, query, present, layer.bias, layer.stack, layer.width), present
+
+
+def cached_keys_values(
+    layer: Layer, x: ir.Value, past: KeyValue, past_length: ir.Value
+) -> KeyValue:
+    """What `cached_attention` makes of the cache, without attending."""
+    key, value = keys_values(layer.b, x, layer.stack, layer.width)
+    return _written(layer.b, (_rotated_key(layer, key), value), past, past_length)
 
 
 def cross_attention(layer: Layer, x: ir.Value, bias: ir.Value, memory: KeyValue) -> ir.Value:
@@ -77,12 +82,25 @@ def _rotated(layer: Layer, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
     key, value = keys_values(b, x, stack, width)
     if layer.rotary is not None:
         query = layer.rotary.rotate(b, query, stack.heads, "q.rotary")
-        key = layer.rotary.rotate(b, key, stack.kv_heads, "k.rotary")
-    return query, key, value
+    return query, _rotated_key(layer, key), value
+
+
+def _rotated_key(layer: Layer, key: ir.Value) -> ir.Value:
+    if layer.rotary is None:
+        return key
+    return layer.rotary.rotate(layer.b, key, layer.stack.kv_heads, "k.rotary")
+
+
+def _written(b: Builder, new: KeyValue, past: KeyValue, past_length: ir.Value) -> KeyValue:
+    """The cache with new keys and values behind each row's ``past_length [B]`` positions."""
+    return (
+        b.op("TensorScatter", past[0], new[0], past_length, axis=1, name="key_cache"),
+        b.op("TensorScatter", past[1], new[1], past_length, axis=1, name="value_cache"),
+    )
 
 
 def _attend(
-    b: Builder, query: ir.Value, seen: KeyValue, bias: ir.Value, stack: Stack, width: int
+    b: Builder, query: ir.Value, seen: KeyValue, bias: ir.Value | None, stack: Stack, width: int
 ) -> ir.Value:
     """Scores, softmax, mix and output projection; 3-D inputs, so no node reshapes heads.
 

@@ -112,6 +112,14 @@ class Builder:
             self._initializers[path] = self._initializer(path, values.shape, lambda: values, dtype)
         return self._initializers[path]
 
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has this tensor in the current scope."""
+        return self.path(name) in self._weights
+
+    def rows(self, name: str) -> int:
+        """Length of a tensor's first axis, where the checkpoint alone knows it."""
+        return self._weights[self.path(name)].shape[0]
+
     def read(self, name: str) -> NDArray[np.float32]:
         """A tensor's values, to compute a table from."""
         return self._weights[self.path(name)].read()

@@ -10,10 +10,11 @@ from edgedec.export.blocks.attention import (
     KeyValue,
     Layer,
     cached_attention,
+    cached_keys_values,
     cross_attention,
     encoder_attention,
 )
-from edgedec.export.blocks.linear import feed_forward, norm
+from edgedec.export.blocks.linear import feed_forward, low_rank, norm
 
 
 def encoder_layer(layer: Layer, x: ir.Value) -> ir.Value:
@@ -46,6 +47,23 @@ def decoder_layer(
         memory, bias = cross
         x = _residual(layer, x, "cross_attn", lambda y: cross_attention(layer, y, bias, memory))
     return _mlp(layer, x), present[0]
+
+
+def fill_layer(layer: Layer, x: ir.Value, past: KeyValue, past_length: ir.Value) -> KeyValue:
+    """The cache that `decoder_layer` would leave; the layer computes nothing else."""
+    b = layer.b
+    with b.scope("self_attn"):
+        y = norm(b, x, layer.stack, layer.width) if layer.stack.norm_first else x
+        return cached_keys_values(layer, y, past, past_length)
+
+
+def low_rank_layer(layer: Layer, x: ir.Value, anchor: ir.Value) -> ir.Value:
+    """What the layer gave at its anchor ``[B, 1, width]``, with a low-rank correction by ``x``.
+
+    ``y = anchor + B A x`` for the layer's input before its norm (LoRA-Drop, arXiv 2601.02569).
+    """
+    correction = low_rank(layer.b, x, "lora_adapter.A", "lora_adapter.B", layer.width, layer.width)
+    return layer.b.op("Add", anchor, correction, name="lora_adapter.residual")
 
 
 def _mlp(layer: Layer, x: ir.Value) -> ir.Value:

@@ -18,15 +18,30 @@ ACTIVATIONS = {
 def linear(
     b: Builder, x: ir.Value, name: str, width_in: int, width_out: int, *, bias: bool
 ) -> ir.Value:
-    """``x [..., width_in] -> [..., width_out]``; the product's node carries the module's path."""
-    y = b.op(
-        "MatMul", x, b.weight(f"{name}.weight", (width_out, width_in), transpose=True), name=name
-    )
-    return (
-        b.op("Add", y, b.vector(f"{name}.bias", (width_out,)), name=f"{name}.bias_add")
-        if bias
-        else y
-    )
+    """``x [..., width_in] -> [..., width_out]``; the product's node carries the module's path.
+
+    Where the checkpoint keeps a LoRA branch beside the matrix (arXiv 2106.09685), it is added.
+    """
+    y = _product(b, x, name, width_in, width_out)
+    if bias:
+        y = b.op("Add", y, b.vector(f"{name}.bias", (width_out,)), name=f"{name}.bias_add")
+    if b.has(f"{name}.lora_A.weight"):
+        branch = low_rank(b, x, f"{name}.lora_A", f"{name}.lora_B", width_in, width_out)
+        y = b.op("Add", y, branch, name=f"{name}.lora_add")
+    return y
+
+
+def low_rank(
+    b: Builder, x: ir.Value, down: str, up: str, width_in: int, width_out: int
+) -> ir.Value:
+    """``up(down(x))``, without biases; ``down.weight`` is ``[rank, width_in]``."""
+    rank = b.rows(f"{down}.weight")
+    return _product(b, _product(b, x, down, width_in, rank), up, rank, width_out)
+
+
+def _product(b: Builder, x: ir.Value, name: str, width_in: int, width_out: int) -> ir.Value:
+    weight = b.weight(f"{name}.weight", (width_out, width_in), transpose=True)
+    return b.op("MatMul", x, weight, name=name)
 
 
 def norm(b: Builder, x: ir.Value, stack: Stack, width: int, name: str = "norm") -> ir.Value:
