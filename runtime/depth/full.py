@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgedec.runtime.depth.layout import Layout, Needs
-from edgedec.runtime.depth.plan import Pass, Plan, Request, Signals
+from edgedec.runtime.depth.passes import Always, all_stages
+from edgedec.runtime.depth.plan import Request
 
 
 @dataclass(frozen=True)
@@ -20,17 +21,6 @@ class Full:
         """Nothing."""
         return Needs()
 
-    def start(self, layout: Layout, request: Request) -> FullPlanner:  # noqa: ARG002
+    def start(self, layout: Layout, request: Request) -> Always:  # noqa: ARG002
         """The same plan for every batch."""
-        return FullPlanner(Plan(tuple(Pass(stage) for stage in range(len(layout.stages)))))
-
-
-@dataclass(frozen=True)
-class FullPlanner:
-    """Always the same plan."""
-
-    all: Plan
-
-    def plan(self, step: int, signals: Signals) -> Plan:  # noqa: ARG002
-        """Every stage."""
-        return self.all
+        return Always(all_stages(layout))
