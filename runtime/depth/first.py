@@ -110,7 +110,9 @@ class FirstPlanner:
     def _plan(self, mask: NDArray[np.bool_]) -> Plan:
         passes = []
         for stage, (first, last) in enumerate(self.layout.stages):
-            rows = mask[:, first:last].any(axis=1)  # several layers only where none is skipped
+            rows: NDArray[np.bool_] = mask[:, first:last].max(
+                axis=1
+            )  # several layers only where none is skipped
             if rows.any():
                 some = None if rows.all() else tuple(bool(runs) for runs in rows)
                 passes.append(Pass(stage, rows=some))
