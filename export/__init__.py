@@ -26,6 +26,9 @@ def export_checkpoint(
     method: str | None = None,
     calibration: str | PathLike[str] | None = None,
     stages: str | Sequence[int] | None = None,
+    depth: str | Sequence[str] = (),
+    base: str | PathLike[str] | None = None,
+    lora: str = "merge",
     dtype: str = "fp32",
     revision: str | None = None,
     tokenizer: str | PathLike[str] | None = None,
@@ -52,6 +55,11 @@ def export_checkpoint(
             are less good.
         stages: where to cut the decoder: ``None`` (one stage), ``"all"``, or layers such as
             ``"0,1,4"``.
+        depth: depth policies that the bundle shall be made for, such as ``"layerskip:exit=2"``
+            (docs/depth.md): one or several. Parameters that they do not give are the checkpoint's.
+        base: where ``checkpoint`` is an adapter in PEFT's format alone, what it was trained on.
+        lora: whether such an adapter is added to the weights (``"merge"``) or stays beside them
+            (``"keep"``), which is slower.
         dtype: how weight matrices are stored: ``fp32``, ``fp16`` or ``bf16``.
         revision: branch, tag or commit of a hub id.
         tokenizer: folder with the tokenizer's files, where the checkpoint has none.
@@ -74,13 +82,16 @@ def export_checkpoint(
     progress = progress or (lambda _what, _fraction: None)
     if stages is not None and not isinstance(stages, str):
         stages = ",".join(map(str, stages))
+    depth = (depth,) if isinstance(depth, str) else tuple(depth)
     if quant is None:
         from edgedec.export import pipeline
 
         for name, value in (("compute", compute), ("method", method), ("calib", calibration)):
             if value is not None:
                 raise InputError(f"--{name} {value} needs codebook weights: add --quant.")
-        options = pipeline.Options(stages, dtype, revision, tokenizer, via, verify, force)
+        options = pipeline.Options(
+            stages, dtype, revision, tokenizer, via, verify, force, depth, base, lora
+        )
         return pipeline.run(checkpoint, out, options, progress)
 
     from edgedec.export.quantized import quantize_source
@@ -95,6 +106,8 @@ def export_checkpoint(
             f"--dtype {dtype} is how floating-point weights are stored; --quant {quant} stores "
             "codes: give one of the two."
         )
+    if lora != "merge":
+        raise InputError(f"--lora {lora} is for floating-point weights; --quant {quant} merges.")
     bits = SCHEMES[quant].bits
     if bits == 8 and method not in (None, ROUNDED):
         raise InputError(f"--quant {quant} is only rounded: leave out --method, or use {ROUNDED}.")
@@ -108,6 +121,8 @@ def export_checkpoint(
         tokenizer=None if tokenizer is None else fspath(tokenizer),
         via=via,
         stages=stages,
+        depth=depth,
+        base=None if base is None else fspath(base),
         verify=verify,
         force=force,
     )

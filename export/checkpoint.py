@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedec.errors import CheckpointError, MissingDependencyError
+from edgedec.export.peft import CONFIG, LoraFacts, adapter_file, apply_adapter
 from edgedec.export.weights import Tensor, Tensors
 from edgedec.runtime.manifest import Source
 
+PICKLES = ("pytorch_model*.bin", "adapter_model.bin")
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.spm", "*.txt", "LICENSE*", "NOTICE*")
 SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -31,36 +33,99 @@ class Checkpoint:
     generation_config: dict[str, Any] | None
     tensors: Tensors
     source: Source
+    lora: LoraFacts | None = None
+    """What an adapter in PEFT's format does to the tensors; None without."""
 
 
-def open_checkpoint(name: str | Path, revision: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    name: str | Path,
+    revision: str | None = None,
+    *,
+    base: str | Path | None = None,
+    keep_lora: bool = False,
+) -> Checkpoint:
     """Open a folder, a Mu ``.pt`` file, or a hub id such as ``google/flan-t5-small``.
+
+    A folder may hold an adapter in PEFT's format beside the weights, or an adapter alone.
 
     Args:
         name: a path, or a hub id when no such path exists.
         revision: branch, tag or commit of a hub id.
+        base: of an adapter alone, what it was trained on; by default the local folder that its
+            configuration names. Nothing is fetched because a file names it.
+        keep_lora: put an adapter beside the weights instead of adding it to them.
 
     Raises:
         CheckpointError: nothing there, or files that are missing, cut short or not what they say.
         MissingDependencyError: pickled weights (``.bin``, ``.pt``) without torch.
     """
+    folder, label, commit = _found(name, revision)
+    file = adapter_file(folder)
+    alone = file is not None and not _has_weights(folder)
+    if base is not None and not alone:
+        raise CheckpointError(
+            f"--base is for adapters in PEFT's format; {label!r} "
+            + ("has weights of its own." if file is not None else "is none.")
+        )
+    if not alone:
+        under = _open_file(folder, label) if folder.is_file() else _open(folder, label, commit)
+    else:
+        base = _base_of(folder, label) if base is None else Path(base)
+        if adapter_file(base) is not None and not _has_weights(base):
+            raise CheckpointError(f"the base of {label!r} is an adapter itself: merge that first.")
+        under = open_checkpoint(base)
+    if file is None:
+        return under
+    config = read_json(folder / CONFIG)
+    stored = _read_weights(file)
+    tensors, facts = apply_adapter(config, stored, under.tensors, keep=keep_lora)
+    digest = hashlib.sha256((under.source.sha256 + _hash_files([folder / CONFIG, file])).encode())
+    source = Source(label, commit, digest.hexdigest())
+    return replace(under, tensors=tensors, source=source, lora=facts)
+
+
+def _has_weights(folder: Path) -> bool:
+    patterns = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin")
+    return any(any(folder.glob(pattern)) for pattern in (*patterns, "model.pt"))
+
+
+def _base_of(folder: Path, label: str) -> Path:
+    """The local folder that an adapter names as what it was trained on."""
+    named = read_json(folder / CONFIG).get("base_model_name_or_path")
+    if isinstance(named, str) and named:
+        path = folder / Path(named).expanduser()  # an absolute path stays what it is
+        try:
+            if path.exists():
+                return path
+        except OSError:  # too long for a path
+            pass
+    raise CheckpointError(
+        f"{label!r} is an adapter of {str(named)[:80]!r}, which is no local folder: give the base "
+        "with --base, a folder or a hub id."
+    )
+
+
+def _found(name: str | Path, revision: str | None) -> tuple[Path, str, str | None]:
+    """The folder or file that is meant, what to call it, and the hub's commit."""
     path = Path(name)
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:
         raise CheckpointError(f"{str(name)[:80]!r} cannot be read: {error.strerror}.") from error
     if is_file:
-        return _open_file(path, str(name))
+        return path, str(name), None
     if is_folder:
         if revision is not None:
             raise CheckpointError("--revision is for hub ids; a folder has no revisions.")
-        return _open_folder(path, str(name), None)
+        return path, str(name), None
     text = str(name)
     if text.count("/") != 1 or text.startswith((".", "/", "~")) or text.endswith("/"):
         raise CheckpointError(
             f"{text!r} is neither a folder nor a file, nor a hub id such as 'google/flan-t5-small'."
         )
-    return _download(text, revision)
+    folder = _download(text, revision)
+    # The snapshot's folder is named after the commit that the revision stands for.
+    return folder, text, folder.name
 
 
 def _open_file(path: Path, name: str) -> Checkpoint:
@@ -81,7 +146,7 @@ def _open_file(path: Path, name: str) -> Checkpoint:
     )
 
 
-def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
+def _open(folder: Path, name: str, revision: str | None) -> Checkpoint:
     if (folder / "edgedec.json").exists():
         raise CheckpointError(f"{name!r} is a bundle already: use 'edgedec run {name} TEXT'.")
     if (folder / "model.pt").exists() and not any(
@@ -102,7 +167,7 @@ def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
     )
 
 
-def _download(hub_id: str, revision: str | None) -> Checkpoint:
+def _download(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -112,7 +177,7 @@ def _download(hub_id: str, revision: str | None) -> Checkpoint:
     try:
         folder = fetch(HUB_FILES)
         if not any(folder.glob("*.safetensors")):
-            folder = fetch((*HUB_FILES, "pytorch_model*.bin"))
+            folder = fetch((*HUB_FILES, *PICKLES))
     except HFValidationError as error:
         raise CheckpointError(f"{hub_id!r} is neither a folder nor a valid hub id.") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -121,8 +186,7 @@ def _download(hub_id: str, revision: str | None) -> Checkpoint:
         raise CheckpointError(
             f"{hub_id!r} is no local folder and could not be fetched from the hub{at}: {reason}"
         ) from error
-    # The snapshot's folder is named after the commit that the revision stands for.
-    return _open_folder(folder, hub_id, folder.name)
+    return folder
 
 
 def _open_weights(folder: Path) -> tuple[Tensors, list[Path]]:
@@ -188,6 +252,10 @@ def _read_safetensors(path: Path) -> Tensors:
                 load=partial(file.get_tensor, name),
             )
     return tensors
+
+
+def _read_weights(path: Path) -> Tensors:
+    return (_read_safetensors if path.suffix == ".safetensors" else _read_pickle)(path)
 
 
 def _read_pickle(path: Path) -> Tensors:

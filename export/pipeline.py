@@ -8,16 +8,21 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 from edgedec.errors import CheckpointError, InputError
 from edgedec.export.bundle import Progress, new_folder, save_graphs, write_file
 from edgedec.export.checkpoint import Checkpoint, open_checkpoint
-from edgedec.export.families import family_of, open_model
-from edgedec.export.graphs import model_graphs, parse_stages
+from edgedec.export.depth import DepthFacts
+from edgedec.export.depth_plan import plan_depth, refuse_traced
+from edgedec.export.families import depth_of, family_of, open_model
+from edgedec.export.graphs import decoder_stages, model_graphs, parse_stages
+from edgedec.export.peft import HOW
 from edgedec.export.reference import Reference
 from edgedec.export.route import Exported
 from edgedec.export.tokenizer import convert_tokenizer
 from edgedec.runtime.bundle import Bundle
+from edgedec.runtime.depth.options import parse_depth
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.manifest import (
     MANIFEST,
@@ -27,7 +32,6 @@ from edgedec.runtime.manifest import (
     Interface,
     Manifest,
     Source,
-    Stage,
     dump_manifest,
     load_manifest,
 )
@@ -54,6 +58,9 @@ class Options:
     via: str | None
     verify: bool
     force: bool
+    depth: tuple[str, ...] = ()
+    base: str | PathLike[str] | None = None
+    lora: str = "merge"
 
 
 def run(
@@ -63,7 +70,9 @@ def run(
     _check(options)
     target = Path(out)
     progress("opening the checkpoint", 0.0)
-    checkpoint = open_checkpoint(fspath(name), options.revision)
+    base = None if options.base is None else fspath(options.base)
+    keep = options.lora == "keep"
+    checkpoint = open_checkpoint(fspath(name), options.revision, base=base, keep_lora=keep)
     with (
         new_folder(target, force=options.force) as folder,
         _routed(checkpoint, options, progress) as model,
@@ -92,6 +101,12 @@ def _check(options: Options) -> None:
         raise InputError(
             f"--stages with --via {options.via}: graphs that were traced cannot be cut."
         )
+    if options.lora not in HOW:
+        raise InputError(f"--lora {options.lora!r}: choose one of {', '.join(HOW)}.")
+    for text in options.depth:
+        parse_depth(text)  # what cannot be read is said before a long download
+    if options.via is not None:
+        refuse_traced(options.depth, options.via)
 
 
 def _routed(
@@ -99,6 +114,11 @@ def _routed(
 ) -> AbstractContextManager[Exported]:
     if options.via is None:
         return nullcontext(_through_family(checkpoint, options))
+    if checkpoint.lora is not None:
+        raise CheckpointError(
+            f"--via {options.via} reads the checkpoint's own files, and would lose its adapter: "
+            "merge the adapter with peft first (merge_and_unload)."
+        )
     from edgedec.export.optimum import exported
 
     return exported(checkpoint, options.dtype, progress)
@@ -107,9 +127,12 @@ def _routed(
 def _through_family(checkpoint: Checkpoint, options: Options) -> Exported:
     spec, weights = open_model(checkpoint.config, checkpoint.tensors)
     weights = weights.rounded(options.dtype)
+    depth = plan_depth(options.depth, depth_of(checkpoint.config, checkpoint.tensors, spec))
     stages = parse_stages(options.stages, spec.decoder.layers)
-    whole = len(stages) == 1
-    graphs = model_graphs(spec, weights, stages, options.dtype)
+    if depth.needs.cuts:
+        cuts = depth.needs.cuts.union(stage.first for stage in stages)
+        stages = parse_stages(sorted(cuts), spec.decoder.layers)
+    graphs = model_graphs(spec, weights, stages, options.dtype, depth.needs)
     family = family_of(checkpoint.config)
     config = checkpoint.config
     if family.generation is not None:
@@ -127,15 +150,14 @@ def _through_family(checkpoint: Checkpoint, options: Options) -> Exported:
             max_target=spec.max_target,
             attention_heads=max(s.heads for s in (spec.encoder, spec.decoder) if s is not None),
         ),
-        stages=tuple(
-            Stage("decoder" if whole else f"decoder.{s.first}-{s.last}", s.first, s.last)
-            for s in stages
-        ),
+        stages=decoder_stages(stages, depth.needs),
         generation=GenerationConfig.from_huggingface(
             checkpoint.generation_config, config, encoder_decoder=spec.encoder is not None
         ),
         tokenizer=checkpoint.folder,
         reference=Reference(spec, weights).logits,
+        policies=depth.policies,
+        routed=tuple(sorted(depth.needs.routers)),
     )
 
 
@@ -197,11 +219,21 @@ def _manifest(
         encoder="encoder" if "encoder" in model.graphs else None,
         stages=model.stages,
         head="head" if "head" in model.graphs else None,
+        policies=_policies(model, options),
+        meta="meta" if "meta" in model.graphs else None,
+        router="router" if "router" in model.graphs else None,
+        routed=model.routed,
         generation=model.generation,
         parameters=parameters,
         verified=None,
         files=files,
     )
+
+
+def _policies(model: Exported, options: Options) -> dict[str, dict[str, Any]]:
+    if options.via is None:
+        return dict(model.policies)
+    return plan_depth(options.depth, DepthFacts(model.interface.decoder_layers)).policies
 
 
 def _label(checkpoint: Checkpoint) -> str:

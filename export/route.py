@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class Exported:
         tokenizer: folder with the tokenizer's files.
         reference: another implementation of the model, to hold the graphs against.
         check: how many source and target tokens that takes.
+        policies: depth policies that it was made for, with their parameters.
+        routed: layers that have a router.
     """
 
     graphs: Graphs
@@ -47,3 +49,5 @@ class Exported:
     tokenizer: Path
     reference: Logits
     check: tuple[int, int] = (9, 9)
+    policies: Mapping[str, dict[str, Any]] = field(default_factory=lambda: {"full": {}})
+    routed: tuple[int, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -57,6 +57,8 @@ def _narrow(name: str, storage: str, values: Array) -> Array:
 
 
 Tensors = Mapping[str, Tensor]
+BRANCHES = ("", ".lora_A", ".lora_B")
+"""Parts of a module with tensors of their own: itself, and a low-rank adapter that was kept."""
 Names = Mapping[str, str | tuple[str, ...]]
 """Our module name -> the checkpoint's (or several to try in turn); ``{i}`` stands for the layer."""
 
@@ -99,9 +101,14 @@ class Weights:
                 self._found[module] = tensors[candidate]
                 return
             if candidate in by_module:
-                for name in by_module[candidate]:
-                    self._found[f"{module}.{name.rpartition('.')[2]}"] = tensors[name]
+                for part in BRANCHES:
+                    for name in by_module.get(f"{candidate}{part}", ()):
+                        leaf = name.rpartition(".")[2]
+                        self._found[f"{module}{part}.{leaf}"] = tensors[name]
                 return
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
 
     def __contains__(self, name: str) -> bool:
         return name in self._found

@@ -26,7 +26,7 @@ from edgedec.quantize.options import QuantizeOptions
 from edgedec.runtime.bundle import Bundle, open_bundle, verify_files
 from edgedec.runtime.manifest import MANIFEST
 
-OF_CHECKPOINTS = ("revision", "tokenizer", "via", "stages")
+OF_CHECKPOINTS = ("revision", "tokenizer", "via", "stages", "depth", "base")
 """Options that say how to export a checkpoint."""
 FINISHED = "finished"
 """The folder of finished matrices."""
@@ -83,7 +83,7 @@ def float_bundle(source: str, work: Path, options: QuantizeOptions, progress: Pr
         EdgedecError: as `edgedec.export.export_checkpoint`.
     """
     if (Path(source) / MANIFEST).is_file():
-        given = [name for name in OF_CHECKPOINTS if getattr(options, name) is not None]
+        given = [name for name in OF_CHECKPOINTS if getattr(options, name)]
         if given:
             raise InputError(
                 f"--{given[0]} says how to export a checkpoint, but {source!r} is a bundle: leave "
@@ -103,6 +103,8 @@ def float_bundle(source: str, work: Path, options: QuantizeOptions, progress: Pr
             via=options.via,
             verify=options.verify,
             force=True,
+            depth=options.depth,
+            base=options.base,
         ),
         progress,
     )

@@ -42,6 +42,8 @@ class QuantizeOptions:
         tokenizer: folder with tokenizer files, if the checkpoint has none.
         via: route of an architecture without a family.
         stages: where to cut the decoder.
+        depth: depth policies that the bundle shall be made for.
+        base: of an adapter in PEFT's format alone, what it was trained on.
         verify: whether to compare the graphs with the reference.
         force: whether to replace an existing bundle.
 
@@ -65,6 +67,8 @@ class QuantizeOptions:
     tokenizer: str | None = None
     via: str | None = None
     stages: str | None = None
+    depth: tuple[str, ...] = ()
+    base: str | None = None
     verify: bool = True
     force: bool = False
 

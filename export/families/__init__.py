@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgedec.errors import CheckpointError
+from edgedec.export.depth import DepthFacts, put_depth, read_depth
 from edgedec.export.spec import ModelSpec
 from edgedec.export.weights import Names, Tensors, Weights
 
@@ -27,15 +28,20 @@ class Family:
         model_types: values of ``model_type`` in ``config.json`` that it covers.
         spec: reads the configuration (and the tensors, where only they tell).
         names: our module names -> the checkpoint's.
+        layer: the checkpoint's name of a decoder layer, ``{i}`` standing for its number; what was
+            trained for dynamic depth is found below it (`edgedec.export.depth`).
         adapt: last changes to the weights (permutations, computed tables), in place.
         generation: configuration keys with the family's defaults for decoding.
+        permuted: modules of a layer whose rows or columns ``adapt`` puts into another order.
     """
 
     model_types: tuple[str, ...]
     spec: Callable[[Config, Tensors], ModelSpec]
     names: Callable[[ModelSpec], Names]
+    layer: str
     adapt: Callable[[ModelSpec, Weights], None] | None = None
     generation: Callable[[Config], Config] | None = None
+    permuted: tuple[str, ...] = ()
 
 
 _FAMILIES: dict[str, Family] = {}
@@ -80,8 +86,7 @@ def open_model(config: Config, tensors: Tensors) -> tuple[ModelSpec, Weights]:
         raise CheckpointError(
             f"the checkpoint is quantized already ({method}): export the original it was made from."
         )
-    # The same model is saved with and without the task head's prefix.
-    tensors = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    tensors = _plain(tensors)
     try:
         spec = family.spec(config, tensors)
     except KeyError as error:
@@ -94,8 +99,40 @@ def open_model(config: Config, tensors: Tensors) -> tuple[ModelSpec, Weights]:
     if spec.encoder is not None:
         layers["encoder"] = spec.encoder.layers
     weights = Weights(tensors, family.names(spec), layers)
+    _check_kept(family, tensors, weights)
+    put_depth(depth_of(config, tensors, spec), tensors, family.layer, weights)
     if family.adapt is not None:
         family.adapt(spec, weights)
     if spec.tied_head:
         weights.alias("head.weight", "decoder.embed.weight")
     return spec, weights
+
+
+def depth_of(config: Config, tensors: Tensors, spec: ModelSpec) -> DepthFacts:
+    """What a checkpoint offers to depth policies; raises CheckpointError as `read_depth`."""
+    layer = family_of(config).layer
+    return read_depth(config, _plain(tensors), layer, spec.decoder.layers, spec.d_model)
+
+
+def _plain(tensors: Tensors) -> Tensors:
+    """Tensors without the task head's prefix, with and without which the same model is saved."""
+    return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+
+
+def _check_kept(family: Family, tensors: Tensors, weights: Weights) -> None:
+    """Refuse adapters that are to be kept beside a matrix that no graph computes as it is stored.
+
+    Raises:
+        CheckpointError: with the first adapter of a head, or of a matrix that is put in order.
+    """
+    kept = {weights[name].name: name for name in weights if name.endswith(".lora_A.weight")}
+    for name, tensor in tensors.items():
+        if not name.endswith(".lora_A.weight"):
+            continue
+        _, number, module = (*kept.get(tensor.name, "").split(".", 2), "", "")[:3]
+        module = module.removesuffix(".lora_A.weight")
+        if not number.isdigit() or module in family.permuted:
+            raise CheckpointError(
+                f"tensor {tensor.name!r} adapts a matrix beside which no adapter can be kept: use "
+                "--lora merge."
+            )

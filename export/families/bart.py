@@ -10,6 +10,7 @@ from edgedec.export.spec import Learned, ModelSpec, Positions, Stack
 from edgedec.export.weights import Names, Tensors
 
 EMBEDDINGS = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
+LAYER = "decoder.layers.{i}"
 
 
 def spec(config: Config, tensors: Tensors) -> ModelSpec:
@@ -82,4 +83,4 @@ def names(_spec: ModelSpec) -> Names:
     return table
 
 
-register(Family(("bart",), spec, names))
+register(Family(("bart",), spec, names, LAYER))

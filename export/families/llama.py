@@ -8,6 +8,10 @@ from edgedec.export.families.rope import rotary
 from edgedec.export.spec import ModelSpec, Stack
 from edgedec.export.weights import Names, Tensors
 
+QWEN2 = ("qwen2", "qwen2_lora_drop")
+"""The second is what LoRA-Drop's authors call a Qwen2 with their adapters (arXiv 2601.02569)."""
+LAYER = "layers.{i}"
+
 
 def spec(config: Config, tensors: Tensors) -> ModelSpec:
     """Read a Llama or Qwen2 configuration."""
@@ -15,7 +19,7 @@ def spec(config: Config, tensors: Tensors) -> ModelSpec:
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
     refuse(bool(config.get("use_sliding_window")), "sliding-window attention")
     refuse((config.get("partial_rotary_factor") or 1.0) != 1.0, "partial rotary embedding")
-    qwen2 = config["model_type"] == "qwen2"
+    qwen2 = config["model_type"] in QWEN2
     attention_bias = bool(config.get("attention_bias", False))
     return ModelSpec(
         family="llama",
@@ -53,19 +57,18 @@ def spec(config: Config, tensors: Tensors) -> ModelSpec:
 
 def names(_spec: ModelSpec) -> Names:
     """Llama's tensor names."""
-    layer = "layers.{i}"
     table: dict[str, str | tuple[str, ...]] = {
         "decoder.embed": "embed_tokens",
         "decoder.norm": "norm",
         "head": "lm_head",
-        "decoder.{i}.self_attn.norm": f"{layer}.input_layernorm",
-        "decoder.{i}.mlp.norm": f"{layer}.post_attention_layernorm",
+        "decoder.{i}.self_attn.norm": f"{LAYER}.input_layernorm",
+        "decoder.{i}.mlp.norm": f"{LAYER}.post_attention_layernorm",
     }
     for part in "qkvo":
-        table[f"decoder.{{i}}.self_attn.{part}"] = f"{layer}.self_attn.{part}_proj"
+        table[f"decoder.{{i}}.self_attn.{part}"] = f"{LAYER}.self_attn.{part}_proj"
     for part in ("gate", "up", "down"):
-        table[f"decoder.{{i}}.mlp.{part}"] = f"{layer}.mlp.{part}_proj"
+        table[f"decoder.{{i}}.mlp.{part}"] = f"{LAYER}.mlp.{part}_proj"
     return table
 
 
-register(Family(("llama", "qwen2"), spec, names))
+register(Family(("llama", *QWEN2), spec, names, LAYER))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgedec.export.families import Config, Family, register
-from edgedec.export.families.bart import names, post_norm_spec
+from edgedec.export.families.bart import LAYER, names, post_norm_spec
 from edgedec.export.families.fields import refuse
 from edgedec.export.spec import ModelSpec, Sinusoidal
 from edgedec.export.weights import Array, Tensor, Tensors, Weights
@@ -39,4 +39,4 @@ def sinusoids(positions: int, channels: int) -> Array:
     )
 
 
-register(Family(("marian",), spec, names, put_positions))
+register(Family(("marian",), spec, names, LAYER, put_positions))

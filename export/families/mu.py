@@ -30,6 +30,8 @@ DEFAULTS: Config = {
     "vocab_size": 32128,
     "is_interleaved": False,
 }
+DECODER = "transformer.h.{i}"
+PERMUTED = ("self_attn.q", "self_attn.o", "cross_attn.q", "cross_attn.o")
 
 
 def spec(config: Config, tensors: Tensors) -> ModelSpec:
@@ -89,7 +91,7 @@ def names(_spec: ModelSpec) -> Names:
     blocks = {
         "encoder": ("transformer.e.{i}", {"self_attn": ("attn", "ln1"), "mlp": ("mlp", "ln2")}),
         "decoder": (
-            "transformer.h.{i}",
+            DECODER,
             {
                 "self_attn": ("causal_attn", "ln1"),
                 "cross_attn": ("cross_attn", "ln2"),
@@ -141,4 +143,4 @@ def generation(_config: Config) -> Config:
     }
 
 
-register(Family(("mu",), spec, names, group_heads, generation))
+register(Family(("mu",), spec, names, DECODER, group_heads, generation, PERMUTED))

@@ -7,6 +7,8 @@ from edgedec.export.families.fields import activation, head_is_tied, refuse
 from edgedec.export.spec import Learned, ModelSpec, Stack
 from edgedec.export.weights import Names, Tensors
 
+LAYER = "decoder.layers.{i}"
+
 
 def spec(config: Config, tensors: Tensors) -> ModelSpec:
     """Read an OPT configuration; opt-350m alone is post-norm with a narrower embedding."""
@@ -51,7 +53,6 @@ def spec(config: Config, tensors: Tensors) -> ModelSpec:
 
 def names(_spec: ModelSpec) -> Names:
     """OPT's tensor names."""
-    layer = "decoder.layers.{i}"
     table: dict[str, str | tuple[str, ...]] = {
         "decoder.embed": "decoder.embed_tokens",
         "decoder.embed_in": "decoder.project_in",
@@ -59,15 +60,15 @@ def names(_spec: ModelSpec) -> Names:
         "decoder.positions": "decoder.embed_positions",
         "decoder.norm": "decoder.final_layer_norm",
         "head": "lm_head",
-        "decoder.{i}.self_attn.o": f"{layer}.self_attn.out_proj",
-        "decoder.{i}.self_attn.norm": f"{layer}.self_attn_layer_norm",
-        "decoder.{i}.mlp.up": f"{layer}.fc1",
-        "decoder.{i}.mlp.down": f"{layer}.fc2",
-        "decoder.{i}.mlp.norm": f"{layer}.final_layer_norm",
+        "decoder.{i}.self_attn.o": f"{LAYER}.self_attn.out_proj",
+        "decoder.{i}.self_attn.norm": f"{LAYER}.self_attn_layer_norm",
+        "decoder.{i}.mlp.up": f"{LAYER}.fc1",
+        "decoder.{i}.mlp.down": f"{LAYER}.fc2",
+        "decoder.{i}.mlp.norm": f"{LAYER}.final_layer_norm",
     }
     for part in "qkv":
-        table[f"decoder.{{i}}.self_attn.{part}"] = f"{layer}.self_attn.{part}_proj"
+        table[f"decoder.{{i}}.self_attn.{part}"] = f"{LAYER}.self_attn.{part}_proj"
     return table
 
 
-register(Family(("opt",), spec, names))
+register(Family(("opt",), spec, names, LAYER))

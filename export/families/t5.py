@@ -110,4 +110,4 @@ def names(spec: ModelSpec) -> Names:
     return table
 
 
-register(Family(("t5", "mt5", "umt5"), spec, names))
+register(Family(("t5", "mt5", "umt5"), spec, names, "decoder.block.{i}"))
