@@ -23,14 +23,15 @@ def lower_graphs(
 
     Args:
         models: component name -> model, with float32 weights.
-        quantize: asked for one matrix at a time, and once more for every further use.
+        quantize: asked for every product's matrix, and every embedding, once; the same object
+            for the same matrix in two graphs lets them share it.
         compute: how products are computed where the library is.
         portable: leave everything but the matrices in standard operators.
 
     Returns:
         For every component the matrices that it holds as codebooks.
     """
-    packer = Packer(quantize)
+    packer = Packer(quantize, [model.graph for model in models.values()])
     found = {}
     for name, model in models.items():
         found[name] = use_codebooks(model.graph, packer, compute)

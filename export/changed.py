@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgedec.export.bundle import save_graphs
-from edgedec.export.floats import float_graphs
+from edgedec.export.floats import every_graph, full_graphs
 from edgedec.export.learn import Quantizer, find_sites
 from edgedec.export.model import Model
 from edgedec.quantize.method import Settings
@@ -30,10 +30,11 @@ def changed_bundle(model: Model, quantizer: Quantizer, settings: Settings) -> It
         settings: that the model's graphs were opened with.
     """
     manifest = model.bundle.manifest
-    graphs = float_graphs(model.bundle, settings)
+    graphs = every_graph(model.bundle, settings)
+    full = full_graphs(manifest)
     for component, sites in find_sites(graphs).items():
         for matrix in (site.matrix for site in sites):
-            values = quantizer.found[component, matrix.name].dequantize()
+            values = quantizer.found[full[component], matrix.name].dequantize()
             stored = np.ascontiguousarray(values.T if matrix.transposed else values)
             matrix.stored.const_value = ir.tensor(stored, name=matrix.name)
     with tempfile.TemporaryDirectory(dir=model.scratch) as name:

@@ -92,6 +92,7 @@ def lower(
     scheme: str,
     method: str,
     portable: bool,
+    full: Mapping[str, str] | None = None,
 ) -> Lowered:
     """Let a device put codes into a model's graphs, in place.
 
@@ -103,9 +104,12 @@ def lower(
         scheme: the format's name.
         method: what chose the codes.
         portable: leave everything but the matrices in standard operators.
+        full: component -> the one under whose name its matrices are in ``tensors``, where these
+            differ.
     """
+    full = {name: name for name in graphs} | dict(full or {})
     keys = {
-        id(value): (name, str(value.name))
+        id(value): (full[name], str(value.name))
         for name, model in graphs.items()
         for value in model.graph.initializers.values()
     }

@@ -14,11 +14,26 @@ from edgedec.errors import InputError
 from edgedec.quantize.grouping import by_distribution
 from edgedec.quantize.method import Settings
 from edgedec.runtime.bundle import Bundle
+from edgedec.runtime.manifest import Manifest
 
 NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 def float_graphs(bundle: Bundle, settings: Settings) -> dict[str, ir.Model]:
+    """The graphs of the model itself, in order, as `every_graph` gives them."""
+    manifest = bundle.manifest
+    names = [manifest.encoder, *(stage.component for stage in manifest.stages), manifest.head]
+    graphs = every_graph(bundle, settings)
+    return {name: graphs[name] for name in names if name is not None}
+
+
+def full_graphs(manifest: Manifest) -> dict[str, str]:
+    """Component -> the one whose matrices it has: of a stage's variant, the stage; else itself."""
+    found = {name: name for name in manifest.components}
+    return found | {v: s.component for s in manifest.stages for v in s.variants.values()}
+
+
+def every_graph(bundle: Bundle, settings: Settings) -> dict[str, ir.Model]:
     """Every component's graph with float32 weights, which stay in their file until they are read.
 
     Weights that are stored in 16 bits lose the node that widens them. Where rows of like

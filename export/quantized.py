@@ -15,7 +15,7 @@ from edgedec.errors import InputError
 from edgedec.export.bundle import WEIGHTS, Progress, new_folder, save_graphs, write_file
 from edgedec.export.codebooks import ROUNDED, Lowered, in_fp32, lower
 from edgedec.export.coded import coded_logits, coded_program
-from edgedec.export.floats import float_graphs
+from edgedec.export.floats import every_graph, float_graphs, full_graphs
 from edgedec.export.learn import (
     Choice,
     Key,
@@ -106,7 +106,7 @@ def quantize_source(
             found = None
             quantizer = Quantizer(keys_of(sites), choices, options.settings, {}, pool, None)
             quantize_without_text(sites, quantizer, progress)
-        coded = float_graphs(bundle, options.settings)
+        coded = every_graph(bundle, options.settings)
         lowered = lower(
             coded,
             get_device(DEVICE),
@@ -115,6 +115,7 @@ def quantize_source(
             scheme=scheme.name,
             method=options.method,
             portable=options.portable,
+            full=full_graphs(bundle.manifest),
         )
         manifest = _write(bundle, lowered, coded, folder, progress)
         if model is not None and found is not None:

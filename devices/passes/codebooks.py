@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgedec.devices.matrices import PackedMatrix
 from edgedec.devices.passes.change import add_initializer, replace
 from edgedec.devices.passes.embedding import Embedding, find_embeddings
-from edgedec.devices.passes.fuse import MOST, group_linears, group_name
+from edgedec.devices.passes.fuse import MOST, group_linears, group_name, split_groups
 from edgedec.devices.passes.linear import Linear, find_linears
 from edgedec.devices.passes.match import constant
 from edgedec.kernels.codebook_matmul import Compute
@@ -30,19 +30,34 @@ class Product:
 
 
 class Packer:
-    """Packs matrices; a tied one once, however many graphs and nodes use it."""
+    """Packs the matrices of a model's graphs; a tied one once, however many nodes use it.
 
-    def __init__(self, quantize: Quantize) -> None:
+    Args:
+        quantize: asked for every matrix once.
+        graphs: all of the model, none of them changed yet.
+    """
+
+    def __init__(self, quantize: Quantize, graphs: Iterable[ir.Graph]) -> None:
         self._quantize = quantize
         self._packed: dict[int, tuple[CodebookTensor, Packed]] = {}
+        groups = [group for graph in graphs for group in group_linears(find_linears(graph))]
+        self._tensors = {linear: quantize(linear.matrix) for group in groups for linear in group}
+        keys = {linear: id(tensor) for linear, tensor in self._tensors.items()}
+        self._groups: dict[ir.Graph, list[list[Linear]]] = {}
+        for group in split_groups(groups, keys):
+            self._groups.setdefault(_graph_of(group[0]), []).append(group)
 
     def embedding(self, item: Embedding) -> Packed:
         """The table of an embedding."""
         return self._once(self._quantize(item.matrix))
 
-    def linears(self, group: Sequence[Linear]) -> list[Product]:
+    def products(self, graph: ir.Graph) -> list[Product]:
+        """What becomes of a graph's products."""
+        return [product for group in self._groups.get(graph, ()) for product in self._pack(group)]
+
+    def _pack(self, group: Sequence[Linear]) -> list[Product]:
         """The matrices of a group, one below the other, or alone where their bits differ."""
-        tensors = [self._quantize(linear.matrix) for linear in group]
+        tensors = [self._tensors[linear] for linear in group]
         if len(tensors) > 1 and len({tensor.bits for tensor in tensors}) == 1:
             return [Product(group, pack(concatenate(tensors)))]
         # Whatever is no end of the model is used once: to remember it would only take memory.
@@ -57,6 +72,12 @@ class Packer:
         return self._packed[id(tensor)][1]
 
 
+def _graph_of(linear: Linear) -> ir.Graph:
+    graph = linear.node.graph
+    assert isinstance(graph, ir.Graph)
+    return graph
+
+
 def use_codebooks(graph: ir.Graph, packer: Packer, compute: Compute) -> list[PackedMatrix]:
     """Replace every product with a constant matrix and every token embedding, in place.
 
@@ -66,9 +87,7 @@ def use_codebooks(graph: ir.Graph, packer: Packer, compute: Compute) -> list[Pac
         The matrices as the graph now holds them.
     """
     tables = [(item, packer.embedding(item)) for item in find_embeddings(graph)]
-    products = [
-        product for group in group_linears(find_linears(graph)) for product in packer.linears(group)
-    ]
+    products = packer.products(graph)
     # A function body either knows row orders or doesn't, and there is one for the whole graph.
     packed = [table for _, table in tables] + [product.packed for product in products]
     ordered = any(item.row_order is not None for item in packed)

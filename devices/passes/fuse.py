@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from edgedec.devices.passes.linear import Linear
 from edgedec.quantize.codebook import BLOCK_ROWS
@@ -32,6 +32,31 @@ def group_linears(linears: Iterable[Linear]) -> list[list[Linear]]:
         if fits:
             open_groups[key] = groups[-1]
     return groups
+
+
+def split_groups(
+    groups: Sequence[Sequence[Linear]], keys: Mapping[Linear, Hashable]
+) -> list[list[Linear]]:
+    """Split groups until any two of them hold the same matrices, or none in common.
+
+    A graph that needs keys and values only shares them with one that needs queries too, which then
+    are a group of their own.
+
+    Args:
+        groups: of all graphs of a model.
+        keys: the same for the same matrix.
+    """
+    used: dict[Hashable, set[int]] = {}
+    for number, group in enumerate(groups):
+        for linear in group:
+            used.setdefault(keys[linear], set()).add(number)
+    found: list[list[Linear]] = []
+    for group in groups:
+        parts: dict[frozenset[int], list[Linear]] = {}
+        for linear in group:
+            parts.setdefault(frozenset(used[keys[linear]]), []).append(linear)
+        found += parts.values()
+    return found
 
 
 def module(linear: Linear) -> tuple[str, str]:

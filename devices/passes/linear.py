@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from edgedec.quantize.matrices import Matrix, Role
 
 LEAST = 8
 """Matrices with fewer rows or columns are left as they are: they weigh nothing."""
+ADAPTERS = re.compile(r"(.*\.)?(lora_[AB]|lora_adapter\.[AB])\.weight|meta\.\d\.weight")
+"""Names of matrices that are left as they are too: low-rank branches and a classifier, which were
+trained to correct the others, and are small."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +84,12 @@ def _linear(node: ir.Node, scores: frozenset[ir.Node]) -> Linear | None:
 
 def _is_matrix(value: ir.Value) -> bool:
     tensor = value.const_value if value.is_initializer() else None
-    return tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) == 2
+    return (
+        tensor is not None
+        and tensor.dtype == ir.DataType.FLOAT
+        and len(tensor.shape) == 2
+        and not ADAPTERS.fullmatch(str(value.name))
+    )
 
 
 def _is_bias(value: ir.Value | None, matrix: Matrix) -> bool:
