@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgedec.errors import BundleError, EdgedecError
+from edgedec.runtime.depth.parts import depth_components, depth_problems
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.schema import SchemaError, decode, encode
 
@@ -314,6 +315,7 @@ def _check_parts(m: Manifest) -> None:
     """Refuse manifests whose parts contradict each other."""
     io = m.interface
     named = [s.component for s in m.stages] + [c for c in (m.encoder, m.head) if c is not None]
+    named += depth_components(m)
     problems = {
         "schema_version is not 1": m.schema_version != SCHEMA_VERSION,
         "a size in 'interface' is out of range": not all(
@@ -330,6 +332,7 @@ def _check_parts(m: Manifest) -> None:
         "a stage, the encoder or the head names a component that is not listed": any(
             name not in m.components for name in named
         ),
+        **depth_problems(m),
         "one component is named twice": len(set(named)) != len(named),
         "the architecture and the encoder contradict each other": (m.encoder is None)
         != (io.architecture == "decoder-only"),

@@ -29,6 +29,22 @@ from edgedec.errors import InputError
     help="Cut the decoder before these layers (`0,1,4`), or around every layer (`all`).",
 )
 @click.option(
+    "--depth",
+    metavar="POLICY",
+    multiple=True,
+    help="Make the bundle for a depth policy such as `layerskip:exit=2`; repeatable.",
+)
+@click.option(
+    "--base", metavar="BASE", help="What CHECKPOINT, an adapter in PEFT's format, was trained on."
+)
+@click.option(
+    "--lora",
+    type=click.Choice(["merge", "keep"]),
+    default="merge",
+    show_default=True,
+    help="Add such an adapter to the weights, or keep it beside them.",
+)
+@click.option(
     "--dtype",
     type=click.Choice(["fp32", "fp16", "bf16"]),
     default="fp32",
@@ -76,6 +92,9 @@ def command(
     revision: str | None,
     tokenizer: str | None,
     stages: str | None,
+    depth: tuple[str, ...],
+    base: str | None,
+    lora: str,
     dtype: str,
     quant: str,
     compute: str | None,
@@ -110,6 +129,9 @@ def command(
             method=method,
             calibration=calib,
             stages=stages,
+            depth=depth,
+            base=base,
+            lora=lora,
             dtype=dtype,
             revision=revision,
             tokenizer=tokenizer,

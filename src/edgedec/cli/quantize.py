@@ -107,6 +107,15 @@ COMPARED = ("rtn-block32", "nf4-block64", "kmeans-rows", "gptq-block32")
     help="Cut the decoder before these layers (`0,1,4`), or around every layer (`all`).",
 )
 @click.option(
+    "--depth",
+    metavar="POLICY",
+    multiple=True,
+    help="Make the bundle for a depth policy such as `layerskip:exit=2`; repeatable.",
+)
+@click.option(
+    "--base", metavar="BASE", help="What SOURCE, an adapter in PEFT's format, was trained on."
+)
+@click.option(
     "--via",
     type=click.Choice(["optimum"]),
     help="Use optimum-onnx for an architecture without a family here.",
