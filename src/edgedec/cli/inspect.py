@@ -1,40 +1,56 @@
-"""`edgedec inspect`: what a bundle contains."""
+"""`edgedec inspect`: what a bundle contains, or what a checkpoint offers."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgedec.cli.terminal.logs import note, verbosity
+from edgedec.cli.terminal.offers import layer_words
 from edgedec.cli.terminal.sizes import human_bytes
 from edgedec.cli.terminal.table import columns
-from edgedec.errors import BundleError, CheckFailedError
+from edgedec.errors import BundleError, CheckFailedError, InputError
 
 if TYPE_CHECKING:
     from edgedec.runtime.generation import GenerationConfig
-    from edgedec.runtime.manifest import Codebooks, Manifest
+    from edgedec.runtime.manifest import Codebooks, DepthTable, Manifest
+
+MANIFEST = "edgedec.json"
 
 
-@click.command("inspect", short_help="Show what a bundle contains.")
-@click.argument("bundle")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+@click.command("inspect", short_help="Show what a bundle or a checkpoint contains.")
+@click.argument("source", metavar="BUNDLE|CHECKPOINT")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the manifest, or a checkpoint's facts, as JSON."
+)
 @click.option(
     "--check", is_flag=True, help="Read every byte and compare checksums; 1 if any differs."
 )
+@click.option("--base", metavar="BASE", help="What an adapter in PEFT's format was trained on.")
 @verbosity
-def command(bundle: str, as_json: bool, check: bool) -> None:
+def command(source: str, as_json: bool, check: bool, base: str | None) -> None:
     """Show the model, graphs, files and generation defaults of BUNDLE, without loading any graph.
 
-    BUNDLE is a folder written by `edgedec export`, or a built-in name (g2p).
+    BUNDLE is a folder written by `edgedec export`, or a built-in name (g2p). Of a CHECKPOINT, a
+    local folder or Mu's model.pt, show the model and the depth policies that it can serve.
     """
+    if _is_checkpoint(source):
+        if check:
+            raise InputError("--check compares a bundle's files; a checkpoint has no checksums.")
+        _inspect_checkpoint(source, base, as_json=as_json)
+        return
+    if base is not None:
+        raise InputError(f"--base is for adapters in PEFT's format, and {source!r} is none.")
     from edgedec.builtin import resolve_bundle
     from edgedec.runtime.bundle import open_bundle, verify_files
     from edgedec.runtime.manifest import dump_manifest
 
-    opened = open_bundle(resolve_bundle(bundle, note))
+    opened = open_bundle(resolve_bundle(source, note))
     if check:
         try:
             verify_files(opened)
@@ -48,12 +64,39 @@ def command(bundle: str, as_json: bool, check: bool) -> None:
         click.echo(f"\nAll {len(opened.manifest.files)} files are as they were exported.")
 
 
+def _is_checkpoint(name: str) -> bool:
+    """Whether a name is that of a local checkpoint; a folder with a manifest is a bundle."""
+    path = Path(name)
+    try:
+        if path.is_file():
+            return path.suffix in (".pt", ".bin")
+        names = ("config.json", "adapter_config.json", "model.pt")
+        return not (path / MANIFEST).exists() and any((path / n).is_file() for n in names)
+    except OSError:  # too long for a path
+        return False
+
+
+def _inspect_checkpoint(name: str, base: str | None, *, as_json: bool) -> None:
+    from edgedec.cli.terminal.offers import offers_tables
+    from edgedec.export.offers import read_offers
+    from edgedec.runtime.schema import encode
+
+    offers = read_offers(name, base)
+    if as_json:
+        click.echo(json.dumps(encode(offers), indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n\n".join("\n".join(part) for part in offers_tables(offers)))
+
+
 def describe(manifest: Manifest) -> list[list[str]]:
     """Write a manifest for people: lists of lines, one list per table."""
     codes = [] if manifest.codebooks is None else [_codebooks(manifest.codebooks)]
+    table = [] if manifest.depth is None else _depth_table(manifest.depth)
     return [
         _facts(manifest),
         *codes,
+        *_policies(manifest),
+        *table,
         _graphs(manifest),
         _files(manifest),
         _generation(manifest.generation),
@@ -124,8 +167,39 @@ def _codebooks(codebooks: Codebooks) -> list[str]:
     return columns(rows)
 
 
+def _policies(manifest: Manifest) -> list[list[str]]:
+    """Depth policies with their parameters, where there are others than full depth."""
+    rows = [["policy", "parameters"]]
+    for name, parameters in manifest.policies.items():
+        given = {key: value for key, value in parameters.items() if value not in (None, [])}
+        rows.append([name, ", ".join(f"{key}={_value(value)}" for key, value in given.items())])
+    return [columns(rows)] if manifest.policies.keys() - {"full"} else []
+
+
+def _value(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _depth_table(table: DepthTable) -> list[list[str]]:
+    """What `edgedec calibrate-depth` measured."""
+    facts = [
+        ["compared on", f"{table.inputs:,} inputs of {table.text}, by {table.measure}"],
+        ["measured on", f"{table.machine}, {table.threads} threads"],
+    ]
+    rows = [["depth", "quality", "layers", "ms per token", "x"]]
+    for point in table.points:
+        numbers = (f"{point.quality:.4f}", f"{point.layers:.2f}", f"{point.milliseconds:.3f}")
+        rows.append([point.depth, *numbers, f"{point.speedup:.2f}"])
+    return [columns(facts), columns(rows, right=frozenset(range(1, 5)))]
+
+
 def _graphs(manifest: Manifest) -> list[str]:
-    layers = {stage.component: f"{stage.first}-{stage.last - 1}" for stage in manifest.stages}
+    layers = {}
+    for stage in manifest.stages:
+        for graph in (stage.component, *stage.variants.values()):
+            layers[graph] = f"{stage.first}-{stage.last - 1}"
+    if manifest.router is not None:
+        layers[manifest.router] = layer_words(manifest.routed)
     rows = [["graph", "layers", "device", "precision", "file"]]
     for name, component in manifest.components.items():
         rows.append(
