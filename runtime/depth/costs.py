@@ -40,7 +40,7 @@ class Costs:
         unit = float(np.median(single[known] / layers[known])) if known.any() else 1.0
         self._single = np.where(known, single, layers * unit)
         more = [
-            [(s / one - 1) / (p - 1) for p, s in points]
+            [(s / one - 1) / (p - 1) for p, s in points if one > 0]
             for points, one in zip(several, self._single, strict=True)
         ]
         everywhere = [fraction for part in more for fraction in part]

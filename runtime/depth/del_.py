@@ -141,7 +141,7 @@ class DelPlanner:
     chosen: int | None = None
     stop: float = 0.0
     wait: int = 0
-    waited: int = 1
+    waited: int = 0
     step: int = 0
     drafted: int = 0
     probabilities: list[float] = field(default_factory=list)
@@ -196,7 +196,8 @@ class DelPlanner:
             self.counts.add(held, signals.shadow_probabilities.astype(np.float64))
             before = self.chosen
             self.chosen = self._best(signals.clock)
-            self.waited = min(self.waited * 2, self.policy.interval) if before == self.chosen else 1
+            longer = min(max(1, 2 * self.waited), self.policy.interval)
+            self.waited = longer if self.chosen == before else 1
             self.wait = self.waited - 1
         else:
             self.wait = max(0, self.wait - 1)
