@@ -18,7 +18,10 @@ class KVCache:
 
     The graphs attend over all positions they are shown, so capacity follows the live length: it
     doubles when it runs out, and a single row, whose prefix is contiguous, is shown no more than
-    the next multiple of `VIEW`.
+    the next multiple of `VIEW`. Layers may have different lengths: positions can skip some, or
+    wait before them.
+
+    `lengths`, int64 ``[layers, rows]``, keeps its memory until `fork`: graphs may read it there.
 
     Args:
         layers: decoder layers.
@@ -28,23 +31,25 @@ class KVCache:
 
     def __init__(self, layers: int, rows: int, width: int) -> None:
         self._width = width
+        self.rows = rows
         self.capacity = 0
         self.lengths: NDArray[np.int64] = np.zeros((layers, rows), np.int64)
+        # The same as plain numbers, a row's maximum each: NumPy's would cost more than a copy.
+        self._longest = [0] * layers
         self._buffers: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
         self._grow(VIEW)
 
-    @property
-    def rows(self) -> int:
-        """Sequences decoded side by side."""
-        return int(self.lengths.shape[1])
-
-    def reserve(self, new: int) -> int:
+    def reserve(self, new: int, layer: int | None = None) -> int:
         """Make room for ``new`` more positions in every row.
+
+        Args:
+            new: how many.
+            layer: whose length counts; all of them by default.
 
         Returns:
             How many positions (at most ``capacity``) to show the graphs for that.
         """
-        needed = int(self.lengths.max(initial=0)) + new
+        needed = new + (max(self._longest) if layer is None else self._longest[layer])
         if needed > self.capacity:
             self._grow(max(needed, 2 * self.capacity))
         return min(-(-needed // VIEW) * VIEW, self.capacity) if self.rows == 1 else self.capacity
@@ -57,20 +62,26 @@ class KVCache:
     def advance(self, layers: range, counts: NDArray[np.int64] | int) -> None:
         """Note that the graphs wrote ``counts`` (or ``[rows]``) positions to these layers."""
         self.lengths[layers.start : layers.stop] += counts
+        if isinstance(counts, int):
+            for layer in layers:
+                self._longest[layer] += counts
+        else:
+            self._measure(layers)
 
     def crop(self, length: int) -> None:
         """Forget every position from ``length`` on (rejected drafts)."""
         np.minimum(self.lengths, length, out=self.lengths)
+        self._longest = [min(longest, length) for longest in self._longest]
 
     def reorder(self, parents: NDArray[np.int64]) -> None:
         """Let row r continue row ``parents[r]`` (beam search); copies live positions only."""
         if np.array_equal(parents, np.arange(self.rows)):
             return
-        live = int(self.lengths.max(initial=0))
-        for pair in self._buffers:
+        for pair, live in zip(self._buffers, self._longest, strict=True):
             for buffer in pair:
                 buffer[:, :live] = buffer[parents, :live]
-        self.lengths = self.lengths[:, parents]
+        self.lengths[:] = self.lengths[:, parents]
+        self._measure(range(len(self._buffers)))
 
     def fork(self, copies: int) -> None:
         """Repeat every row ``copies`` times, side by side (beams after a shared prefill)."""
@@ -79,11 +90,16 @@ class KVCache:
             for key, value in self._buffers
         ]
         self.lengths = np.repeat(self.lengths, copies, axis=1)
+        self.rows *= copies
 
     @property
     def nbytes(self) -> int:
         """Bytes of all buffers."""
         return sum(key.nbytes + value.nbytes for key, value in self._buffers)
+
+    def _measure(self, layers: range) -> None:
+        for layer in layers:
+            self._longest[layer] = int(self.lengths[layer].max(initial=0))
 
     def _grow(self, capacity: int) -> None:
         layers, rows = self.lengths.shape

@@ -23,25 +23,35 @@ class Memory:
     """What the decoder reads of its source.
 
     ``arrays`` holds ``cross.{i}.key`` and ``cross.{i}.value`` float32 ``[rows, S, width]`` of every
-    decoder layer, and ``cross.mask`` float32 ``[rows, 1, 1, S]``.
+    decoder layer, and ``cross.mask`` float32 ``[rows, 1, 1, S]``. ``mean``, float32
+    ``[rows, d_model]``, is what routers read of it; None without routers.
     """
 
     arrays: dict[str, NDArray[np.float32]]
+    mean: NDArray[np.float32] | None = None
 
     def fork(self, copies: int) -> Memory:
         """Every row ``copies`` times, side by side."""
-        return Memory({k: np.repeat(a, copies, axis=0) for k, a in self.arrays.items()})
+        return Memory(
+            {k: np.repeat(a, copies, axis=0) for k, a in self.arrays.items()},
+            None if self.mean is None else np.repeat(self.mean, copies, axis=0),
+        )
 
 
 class Encoder:
     """The encoder component of a bundle.
 
+    Args:
+        session: its graph.
+        interface: shapes of the graphs' contract.
+        with_mean: whether the bundle's routers read the mean of the encoder's states.
+
     Raises:
         BundleError: the graph does not fit the interface.
     """
 
-    def __init__(self, session: Session, interface: Interface) -> None:
-        check_encoder(session, interface)
+    def __init__(self, session: Session, interface: Interface, *, with_mean: bool = False) -> None:
+        check_encoder(session, interface, with_mean=with_mean)
         self._session = session
         self._interface = interface
 
@@ -70,8 +80,9 @@ class Encoder:
             for part in ("key", "value")
         }
         arrays["cross.mask"] = empty(rows, 1, 1, longest)
-        self._session.bind_input("input_ids", ids)
-        self._session.bind_input("attention_mask", mask)
-        self._session.bind_outputs(arrays)
-        self._session.run()
-        return Memory(arrays)
+        outputs = dict(arrays)
+        mean = None
+        if "source.mean" in self._session.outputs:
+            mean = outputs["source.mean"] = empty(rows, self._interface.d_model)
+        self._session.bind({"input_ids": ids, "attention_mask": mask}, outputs).run()
+        return Memory(arrays, mean)

@@ -1,20 +1,27 @@
-"""Text in, text out: the loop that joins tokenizer, encoder, decoder, depth policy and search."""
+"""Text in, text out: joins tokenizer, encoder, decoder, depth policy and search."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgedec.errors import BundleError, InputError
 from edgedec.runtime.bundle import Bundle, open_bundle
-from edgedec.runtime.decoder import Decoder, Decoding, StepOutput
+from edgedec.runtime.components import Components
+from edgedec.runtime.decoder import Decoding
+from edgedec.runtime.depth.clock import Clock
+from edgedec.runtime.depth.options import check, layout_of, make_policy
+from edgedec.runtime.depth.plan import Policy, Request
+from edgedec.runtime.depth.statistics import Statistics
 from edgedec.runtime.encoder import Encoder
 from edgedec.runtime.generation import GenerationConfig
+from edgedec.runtime.loop import Loop
+from edgedec.runtime.prompt import RouterScores, feed_prompts
 from edgedec.runtime.search import Search, make_search
 from edgedec.runtime.search.protocol import FinishReason
 from edgedec.runtime.text import Tokenizer
@@ -51,7 +58,12 @@ class Chunk:
     token: int
 
 
-def load(bundle: str | Path, device: str = "cpu", threads: int | None = None) -> Generator:
+def load(
+    bundle: str | Path,
+    device: str = "cpu",
+    threads: int | None = None,
+    depth: str | Policy = "full",
+) -> Generator:
     """Open a bundle for generation.
 
     Args:
@@ -59,14 +71,17 @@ def load(bundle: str | Path, device: str = "cpu", threads: int | None = None) ->
             exported into the user's cache on first use.
         device: where to run it.
         threads: threads to compute with; by default the available cores, at most 4.
+        depth: which layers run at which step: a policy such as ``early-exit:threshold=0.9``.
 
     Raises:
         BundleError: no bundle, a damaged one, or one that reaches outside of its folder.
         DeviceError: the device is not available here.
+        InputError: no such policy, or one that the bundle cannot carry out.
     """
     from edgedec.builtin import resolve_bundle
 
-    return Generator(open_bundle(resolve_bundle(bundle)), device=device, threads=threads)
+    opened = open_bundle(resolve_bundle(bundle))
+    return Generator(opened, device=device, threads=threads, depth=depth)
 
 
 class Generator:
@@ -76,6 +91,11 @@ class Generator:
         bundle: an opened bundle.
         device: device name for every component.
         threads: threads to compute with, None for the device's choice.
+        depth: depth policy, or its text; for calls that give no other.
+
+    Attributes:
+        bundle: as given.
+        statistics: of the last call of `generate` or `stream`, filled while it goes on.
     """
 
     def __init__(
@@ -84,30 +104,34 @@ class Generator:
         *,
         device: str = "cpu",
         threads: int | None = None,
+        depth: str | Policy = "full",
     ) -> None:
         from edgedec.devices.base import get_device
 
         manifest = bundle.manifest
         self.bundle = bundle
+        self.statistics = Statistics()
         self._interface = manifest.interface
+        self._layout = layout_of(manifest)
+        self._depth = self._policy(depth)
+        self._clock = Clock()
         self._tokenizer: Tokenizer | None = None
         target = get_device(device)
+        whole = len(manifest.stages) == 1
 
-        def session(component: str, *, shared: bool) -> Any:
+        def session(component: str) -> Any:
             path = bundle.path(manifest.components[component].file)
+            shared = not (whole and component == manifest.stages[0].component)
             return target.open(path, threads=threads, shared=shared)
 
         self._encoder = (
-            Encoder(session(manifest.encoder, shared=True), self._interface)
+            Encoder(
+                session(manifest.encoder), self._interface, with_mean=manifest.router is not None
+            )
             if manifest.encoder is not None
             else None
         )
-        many = len(manifest.stages) > 1
-        self._decoder = Decoder(
-            [(s, session(s.component, shared=many)) for s in manifest.stages],
-            session(manifest.head, shared=True) if manifest.head is not None else None,
-            self._interface,
-        )
+        self._components = Components(manifest, session)
         if "tokenizer.json" in manifest.files:
             self._tokenizer = Tokenizer.open(bundle.path("tokenizer.json"))
 
@@ -122,6 +146,7 @@ class Generator:
         *,
         batch_size: int = BATCH_SIZE,
         first_row: int = 0,
+        depth: str | Policy | None = None,
         **options: Any,
     ) -> list[Result]:
         """Generate for one input or several.
@@ -131,30 +156,42 @@ class Generator:
             batch_size: how many inputs are decoded side by side at most.
             first_row: number of the first input among all that the caller runs in several calls;
                 sampling with a seed draws the same tokens however they are divided.
+            depth: depth policy, or its text; None: the generator's own.
             options: fields of `GenerationConfig`, over the checkpoint's own.
 
         Returns:
             One result per input, in order.
 
         Raises:
-            InputError: an input without a single token, too long or no text, or an option out of
-                range.
+            InputError: an input without a single token, too long or no text, an option out of
+                range, or a depth policy that does not go with the bundle or the options.
         """
         if batch_size < 1:
             raise InputError(f"batch_size must be a whole number of at least 1, not {batch_size}.")
         config = self._config(options)
+        policy = self._checked(depth, config)
+        if policy.one_row:
+            batch_size = 1
+        self.statistics = Statistics()
         sources = [self._encode(item) for item in _as_batch(inputs)]
         found = []
         for begin in range(0, len(sources), batch_size):
             batch = sources[begin : begin + batch_size]
-            search, run = self._start(batch, config, first_row + begin)
+            search, run = self._start(batch, config, policy, first_row + begin)
             for _ in run:
                 pass
             found += search.results()
         return [Result(self._text(h.tokens), h.tokens, h.score, h.finish_reason) for h in found]
 
-    def stream(self, item: Input, **options: Any) -> Iterator[Chunk]:
+    def stream(
+        self, item: Input, *, depth: str | Policy | None = None, **options: Any
+    ) -> Iterator[Chunk]:
         """Generate for one input, yielding every token as soon as it is known.
+
+        Args:
+            item: a text, or a list of token ids.
+            depth: as in `generate`.
+            options: as in `generate`.
 
         Raises:
             InputError: as `generate`; also for beam search, which knows nothing until the end.
@@ -164,7 +201,9 @@ class Generator:
             raise InputError("beam search cannot stream: use num_beams=1.")
         if not isinstance(item, str) and any(isinstance(part, str) for part in _list(item)):
             raise InputError("a stream has one input: give a text or one list of token ids.")
-        return self._chunks(*self._start([self._encode(item)], config, 0))
+        policy = self._checked(depth, config)
+        self.statistics = Statistics()
+        return self._chunks(*self._start([self._encode(item)], config, policy, 0))
 
     def _chunks(self, search: Search, run: Iterator[None]) -> Iterator[Chunk]:
         decoder = self._tokenizer.decoder() if self._tokenizer is not None else None
@@ -186,16 +225,40 @@ class Generator:
             config = replace(config, pad_token_id=0)
         return config
 
-    def start_decoding(self, sources: list[list[int]] | None, rows: int) -> Decoding:
-        """Encode ``sources`` (None if decoder-only) and begin decoding, below any search."""
+    def _policy(self, depth: str | Policy) -> Policy:
+        """The policy of that text, or one that is ready-made; checked against the bundle."""
+        if isinstance(depth, str):
+            return make_policy(depth, self.bundle.manifest)
+        check(depth, self._layout)
+        return depth
+
+    def _checked(self, depth: str | Policy | None, config: GenerationConfig) -> Policy:
+        policy = self._depth if depth is None else self._policy(depth)
+        if policy.one_row and config.num_beams > 1:
+            raise InputError(
+                f"--depth {policy.name} does not go with beam search: use num_beams=1, or another "
+                "depth policy."
+            )
+        return policy
+
+    def start_decoding(
+        self, sources: list[list[int]] | None, rows: int, *, anchors: bool = False
+    ) -> Decoding:
+        """Encode ``sources`` (None if decoder-only) and begin decoding, below any search.
+
+        Args:
+            sources: token ids of every row.
+            rows: sequences decoded side by side.
+            anchors: keep what low-rank variants need.
+        """
         memory = None
         if self._encoder is not None:
             assert sources is not None
             memory = self._encoder.encode(sources, self._config({}).pad_token_id or 0)
-        return self._decoder.start(memory, rows)
+        return Decoding(self._components, memory, rows, anchors=anchors, clock=self._clock)
 
     def _start(
-        self, sources: list[list[int]], config: GenerationConfig, first_row: int
+        self, sources: list[list[int]], config: GenerationConfig, policy: Policy, first_row: int
     ) -> tuple[Search, Iterator[None]]:
         """Check the lengths, build the search, and return it with the loop that drives it."""
         io = self._interface
@@ -216,70 +279,55 @@ class Generator:
             prompts = sources
         for token in {t for p in prompts for t in p}:
             self._check_id(token)
+        limits = [config.step_limit(len(p), io.max_target) for p in prompts]
         search = make_search(
             config,
             batch=len(sources),
             vocab_size=io.vocab_size,
             prompts=prompts,
-            max_steps=[config.step_limit(len(p), io.max_target) for p in prompts],
+            max_steps=limits,
             first_row=first_row,
         )
-        return search, self._run(search, sources, prompts, config)
+        request = Request(
+            rows=search.rows,
+            limit=max(limits),
+            sources=sources if self._encoder is not None else None,
+            prompts=prompts,
+        )
+        return search, self._run(search, policy, request, config.pad_token_id or 0, self.statistics)
 
     def _run(
-        self,
-        search: Search,
-        sources: list[list[int]],
-        prompts: list[list[int]],
-        config: GenerationConfig,
+        self, search: Search, policy: Policy, request: Request, pad: int, statistics: Statistics
     ) -> Iterator[None]:
         """Drive a search to its end; yields after every choice of tokens."""
-        pad = config.pad_token_id or 0
-        encodes = self._encoder is not None
-        decoding = self.start_decoding(sources if encodes else None, len(prompts))
-        output = self._prefill(decoding, prompts, pad, search.needs_logits)
-        beams = search.rows // len(prompts)
-        if beams > 1:
-            decoding.fork(beams)
-        step = 0
-        while True:
-            choice = search.advance(
-                None if beams > 1 and step == 0 else output.next_token, output.logits
-            )
-            yield
-            if choice.done:
-                return
-            if choice.parents is not None:
-                decoding.cache.reorder(choice.parents)
-            step += 1
-            counts = None
-            if choice.finished.any():
-                # What is fed to a row that has ended is no context, and takes no room.
-                counts = np.repeat(~choice.finished, beams).astype(np.int64)
-            output = decoding.step(
-                choice.tokens[:, None],
-                counts=counts,
-                want_logits=search.needs_logits,
-            )
-
-    def _prefill(
-        self, decoding: Decoding, prompts: list[list[int]], pad: int, want_logits: bool
-    ) -> StepOutput:
-        """Feed the decoder prompts, padded at the end, and score each row's next token."""
-        counts = np.array([len(p) for p in prompts], np.int64)
-        longest = int(counts.max())
-        tokens: NDArray[np.int64] = np.full((len(prompts), longest), pad, np.int64)
-        for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt)] = prompt
-        found: StepOutput | None = None
-        for begin in range(0, longest, PREFILL):
-            piece = np.ascontiguousarray(tokens[:, begin : begin + PREFILL])
-            here = np.clip(counts - begin, 0, piece.shape[1])
-            output = decoding.step(piece, counts=here, want_logits=want_logits)
-            # The row's next token follows from the piece that its prompt ends in.
-            found = output.copy() if found is None else found.replace(here > 0, output)
-        assert found is not None
-        return found
+        prompts, seconds = request.prompts, statistics.seconds
+        needs = policy.needs(self._layout.layers)
+        began = perf_counter()
+        sources = None if request.sources is None else [list(s) for s in request.sources]
+        decoding = self.start_decoding(sources, len(prompts), anchors=bool(needs.low_rank))
+        encoded = perf_counter()
+        routers = RouterScores(self._components, len(prompts)) if needs.routers else None
+        if routers is not None and decoding.memory is not None:
+            assert decoding.memory.mean is not None
+            routers.see_source(decoding.memory.mean)
+        output = feed_prompts(
+            decoding,
+            prompts,
+            pad=pad,
+            piece=PREFILL,
+            want_logits=search.needs_logits,
+            routers=routers if decoding.memory is None else None,
+        )
+        seconds["encode"] = seconds.get("encode", 0.0) + encoded - began
+        seconds["prompt"] = seconds.get("prompt", 0.0) + perf_counter() - encoded
+        yield from Loop(
+            decoding,
+            search,
+            policy.start(self._layout, request),
+            statistics,
+            beams=search.rows // len(prompts),
+            context=len(prompts[0]),
+        ).run(output, None if routers is None else routers.mean())
 
     def _encode(self, item: Input) -> list[int]:
         if isinstance(item, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ class Port:
 
 
 class Session:
-    """An ONNX Runtime session with every input and output bound to NumPy memory.
+    """An ONNX Runtime session whose inputs and outputs are NumPy memory.
 
     ``run()`` with feeds copies caches and costs 80 us for 49 tensors where bound buffers cost 10;
     binding the same memory as input and output is what makes a cache update happen in place.
@@ -37,28 +38,48 @@ class Session:
     def __init__(self, name: str, inference: Any) -> None:
         self.name = name
         self._inference = inference
-        self._binding = inference.io_binding()
-        # The runtime holds bare pointers: whatever is bound must live as long as its binding.
-        self._alive: dict[str, NDArray[Any]] = {}
         self.inputs = {i.name: Port(i.type, tuple(i.shape)) for i in inference.get_inputs()}
         self.outputs = {o.name: Port(o.type, tuple(o.shape)) for o in inference.get_outputs()}
 
-    def bind_input(self, name: str, array: NDArray[Any]) -> None:
-        """Let an input read ``array`` (C-contiguous); later changes to it are seen."""
-        if not array.flags.c_contiguous:
-            raise ValueError(f"{name} is not C-contiguous")
-        self._alive[name] = array
-        self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+    def bind(
+        self, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]
+    ) -> Binding:
+        """Let the graph read and write arrays, all of them C-contiguous.
 
-    def bind_outputs(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Let these outputs, and no others, be written to ``arrays`` (C-contiguous)."""
-        self._binding.clear_binding_outputs()
-        self._alive = {k: v for k, v in self._alive.items() if not k.startswith("-> ")}
-        for name, array in arrays.items():
-            if not array.flags.c_contiguous:
-                raise ValueError(f"{name} is not C-contiguous")
-            self._alive[f"-> {name}"] = array
-            self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        Several bindings of a session live side by side; each keeps its arrays alive.
+
+        Args:
+            inputs: name -> array, for every input of the graph; others are left out.
+            outputs: name -> array for the outputs that are wanted.
+        """
+        return Binding(
+            self.name, self._inference, {name: inputs[name] for name in self.inputs}, outputs
+        )
+
+
+class Binding:
+    """A graph and the memory that it reads and writes; later changes to that are seen."""
+
+    def __init__(
+        self,
+        name: str,
+        inference: Any,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Mapping[str, NDArray[Any]],
+    ) -> None:
+        self._name = name
+        self._inference = inference
+        self._binding = inference.io_binding()
+        # The runtime holds bare pointers: whatever is bound must live as long as its binding.
+        self._alive = [*inputs.values(), *outputs.values()]
+        for bind, arrays in (
+            (self._binding.bind_input, inputs),
+            (self._binding.bind_output, outputs),
+        ):
+            for port, array in arrays.items():
+                if not array.flags.c_contiguous:
+                    raise ValueError(f"{port} is not C-contiguous")
+                bind(port, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
     def run(self) -> None:
         """Run once over what is bound.
@@ -73,11 +94,11 @@ class Session:
             reason = first_line(error)
             if "alloc" in reason:
                 raise InputError(
-                    f"there is not enough memory to run {self.name} on this input: use a shorter "
+                    f"there is not enough memory to run {self._name} on this input: use a shorter "
                     f"one, or fewer at a time ({reason})."
                 ) from error
             raise BundleError(
-                f"{self.name} fails in ONNX Runtime ({reason}): export the bundle again."
+                f"{self._name} fails in ONNX Runtime ({reason}): export the bundle again."
             ) from error
 
 

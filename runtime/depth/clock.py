@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-WEIGHT = 0.1
-"""Of the newest measurement in the running mean."""
+RISE, FALL = 0.1, 0.5
+"""Of the newest measurement in the running mean. A run can only be disturbed to take longer, and
+the first one of a shape always is, so a shorter time says more."""
 
 
 @dataclass
@@ -19,9 +20,15 @@ class Clock:
 
     def add(self, what: tuple[object, ...], positions: int, seconds: float) -> None:
         """Note one measurement."""
-        key = (*what, positions)
+        self.note((*what, positions), seconds)
+
+    def note(self, key: tuple[object, ...], seconds: float) -> None:
+        """The same, by a key that ends with the number of positions."""
         old = self.seconds.get(key)
-        self.seconds[key] = seconds if old is None else old + WEIGHT * (seconds - old)
+        if old is None:
+            self.seconds[key] = seconds
+        else:
+            self.seconds[key] = old + (FALL if seconds < old else RISE) * (seconds - old)
 
     def get(self, what: tuple[object, ...], positions: int) -> float | None:
         """Seconds of one run over so many positions; None where that was never measured."""

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Statistics:
-    """Counted over one or several batches; prompts are not counted but for `prompt_seconds`.
+    """Counted over one or several batches, without their prompts and what followed these at once.
 
     Attributes:
-        tokens: generated tokens of rows that had not ended.
+        tokens: tokens that steps after the prompt chose, for rows that had not ended.
         steps: steps of the decode loop (with drafts: rounds).
         layers: decoder layers executed in full, summed over positions of live rows; a rejected
             draft's layers count too, and those of a batch's other rows.
-        exits: layers below the head that chose a token -> such tokens.
+        exits: layers executed in full below the head that chose a token -> such tokens.
         drafted: tokens drafted,
         accepted: and accepted.
-        seconds: by what ran: ``encode``, ``prompt``, ``stages``, ``fill``, ``low-rank``, ``head``.
+        seconds: by what ran: ``encode``, ``prompt`` (all of it), and after the prompt ``stages``,
+            ``fill``, ``low-rank``, ``head``.
         total_seconds: wall clock from the first step after the prompt to the end.
     """
 

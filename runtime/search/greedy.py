@@ -1,5 +1,7 @@
 """Greedy decoding: always the most probable token."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,3 +19,7 @@ class Greedy:
         tokens: Tokens = scores.argmax(axis=1).astype(np.int64)
         check_choice(scores[wanted, tokens[wanted]])
         return tokens
+
+    def copy(self) -> Greedy:
+        """Itself: it remembers nothing."""
+        return self

@@ -1,5 +1,8 @@
 """The tokens of all rows so far, in one array that grows by doubling."""
 
+from __future__ import annotations
+
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,6 +49,12 @@ class History:
             )
         self._buffer[:, self._length] = tokens
         self._length += 1
+
+    def copy(self) -> History:
+        """The same tokens, in memory of its own."""
+        other = copy.copy(self)
+        other._buffer = self._buffer.copy()
+        return other
 
     def reorder(self, parents: NDArray[np.int64]) -> None:
         """Replace each row by row `parents[row]` of before."""

@@ -1,5 +1,8 @@
 """Searches in which every row goes its own way: greedy decoding and sampling."""
 
+from __future__ import annotations
+
+import copy
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -31,6 +34,9 @@ class Picker(Protocol):
 
         `scores` are `float32 [rows, V]` and are left unchanged.
         """
+
+    def copy(self) -> Picker:
+        """A picker that will choose the same tokens from the same scores."""
 
 
 class RowSearch:
@@ -70,6 +76,21 @@ class RowSearch:
     def needs_logits(self) -> bool:
         """Whether a rule or the choice itself looks at all scores, now or later."""
         return self._pick.needs_scores or bool(self._processors)
+
+    @property
+    def room(self) -> int:
+        """How many tokens the first row may still generate."""
+        return self._limits[0] - self._lengths[0] if self._live else 0
+
+    def copy(self) -> RowSearch:
+        """A search that will choose as this one would, and leaves this one as it is."""
+        other = copy.copy(self)
+        other._pick = self._pick.copy()
+        other._history = self._history.copy()
+        other._live = list(self._live)
+        other._stopped = list(self._stopped)
+        other._lengths = list(self._lengths)
+        return other
 
     def advance(self, next_token: Tokens | None, logits: Scores | None) -> Advance:
         """Choose the next token of each row; `Search.advance` says more."""

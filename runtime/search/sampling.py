@@ -5,6 +5,10 @@ PCG64. Each row draws from a stream of its own, made from the seed and the row's
 for each token it generates: what a row becomes does not depend on the rest of the batch.
 """
 
+from __future__ import annotations
+
+import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,6 +48,9 @@ class Sampler:
             )
             for row in range(rows)
         ]
+        # Kept, so that copies draw what this one will.
+        self._numbers: list[list[float]] = [[] for _ in range(rows)]
+        self._used = [0] * rows
         self._temperature = temperature
         self._top_k = top_k
         self._top_p = top_p
@@ -55,8 +62,22 @@ class Sampler:
             ids, probabilities = distribution(
                 scores[row], self._temperature, self._top_k, self._top_p
             )
-            tokens[row] = ids[draw(probabilities, self._streams[row].random())]
+            tokens[row] = ids[draw(probabilities, self._number(int(row)))]
         return tokens
+
+    def copy(self) -> Sampler:
+        """A sampler that will draw the same tokens from the same scores."""
+        other = copy.copy(self)
+        other._used = list(self._used)
+        return other
+
+    def _number(self, row: int) -> float:
+        """The row's next random number."""
+        numbers, index = self._numbers[row], self._used[row]
+        if index == len(numbers):
+            numbers.append(self._streams[row].random())
+        self._used[row] += 1
+        return numbers[index]
 
 
 def distribution(
