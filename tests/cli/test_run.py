@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import Result
@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from tests.cli.conftest import FakeGenerator
+
+import edgedec
+from edgedec.builtin import resolve_bundle
 
 Invoke = Callable[..., Result]
 
@@ -215,3 +218,79 @@ def test_a_refused_line_is_named(invoke: Invoke, bundle: str, tmp_path: Path) ->
     assert f"Error: {file}, line 3: The model refuses this input." in result.stderr
     result = invoke("run", bundle, "-f", str(file), "--batch-size", "3")
     assert f"Error: {file}, lines 1 to 3: " in result.stderr
+
+
+def test_depth_reaches_the_loader(
+    invoke: Invoke, bundle: str, generator: FakeGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def load(*_: Any, depth: str, **__: Any) -> FakeGenerator:
+        asked.append(depth)
+        return generator
+
+    monkeypatch.setattr(edgedec, "load", load)
+    assert invoke("run", bundle, "x").stdout == "X\n"
+    assert invoke("run", bundle, "x", "--depth", "ngram:drafts=3").stdout == "X\n"
+    assert asked == ["full", "ngram:drafts=3"]
+
+
+def test_stats_need_everything_twice(invoke: Invoke, bundle: str, generator: FakeGenerator) -> None:
+    fails(invoke("run", bundle, "x", "--stats", "--stream"), "--stats generates everything twice")
+
+
+def test_stats_in_words(invoke: Invoke) -> None:
+    words = "deployment\n\nlalalalalalala\n"
+    plain = invoke("run", "g2p", "-", stdin=words)
+    result = invoke("run", "g2p", "-", "--depth", "ngram", "--stats", stdin=words)
+    assert (result.exit_code, result.stdout) == (0, plain.stdout)
+    for part in ("ngram", "per token of 4", "100.00% of tokens", "times as fast", "accepted"):
+        assert part in result.stderr
+
+
+def test_stats_as_json(invoke: Invoke) -> None:
+    result = invoke("run", "g2p", "-", "--depth", "ngram", "--stats", "--json", stdin="model\n\n")
+    assert result.stderr == ""
+    record, blank, last = map(json.loads, result.stdout.splitlines())
+    assert (record["agreement"], blank["agreement"]) == (1.0, None)
+    stats = last.pop("stats")
+    assert not last
+    assert (stats["depth"], stats["agreement"], stats["exact_match"]) == ("ngram", 1.0, 1.0)
+    assert stats["tokens"] == len(record["tokens"]) - 1, "the prompt gives the first"
+    assert stats["decoder_layers"] == 4
+    assert stats["mean_layers"] > 0
+    assert stats["ms_per_token"] > 0
+    assert stats["speedup"] == pytest.approx(stats["full_ms_per_token"] / stats["ms_per_token"])
+
+
+def test_stats_of_full_depth_compare_nothing(invoke: Invoke) -> None:
+    result = invoke("run", "g2p", "model", "--stats", "--json")
+    record, last = map(json.loads, result.stdout.splitlines())
+    stats = last["stats"]
+    nothing = ("drafted", "accepted", "acceptance", "agreement", "exact_match", "speedup")
+    assert record["agreement"] is None
+    assert {stats[name] for name in nothing} == {None}
+    assert (stats["depth"], stats["mean_layers"]) == ("full", 4.0)
+    assert stats["exits"] == {"4": stats["tokens"]}
+
+
+def test_stats_of_sampling_compare_the_same_random_numbers(invoke: Invoke) -> None:
+    arguments = ("--depth", "ngram", "--stats", "--json", "--temperature", "2")
+    result = invoke("run", "g2p", "-", *arguments, stdin="deployment\nencyclopedia\n")
+    assert json.loads(result.stdout.splitlines()[-1])["stats"]["agreement"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--depth", "deep"], "there is no such policy"),
+        (["--depth", "ngram:tall=3"], "there is no parameter 'tall'"),
+        (["--depth", "layerskip:exit=1"], "must be cut before layer 1"),
+        (["--depth", "auto"], "no depth table"),
+        (["--depth", "ngram", "--num-beams", "2"], "ngram"),
+    ],
+)
+def test_depths_that_cannot_be(invoke: Invoke, arguments: list[str], sentence: str) -> None:
+    resolve_bundle("g2p")
+    fails(invoke("run", "g2p", "model", *arguments), sentence)
+    fails(invoke("run", "g2p", "model", *arguments, "--stats"), sentence)

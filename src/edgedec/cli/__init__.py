@@ -1,8 +1,8 @@
 """The command line: one file per verb in this folder, each with a click command named `command`.
 
-A new verb is a new file. `edgedec --help` imports every verb for its summary line, so a verb
-imports nothing but click and the standard library at its top; what does the work is imported
-inside.
+A new verb is a new file; where its name has a `_`, the verb has a `-`. `edgedec --help` imports
+every verb for its summary line, so a verb imports nothing but click and the standard library at its
+top; what does the work is imported inside.
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ class _Verbs(click.Group):
     """Finds its commands among the modules beside this file and imports one when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return sorted(module.name for module in iter_modules(__path__) if not module.ispkg)
+        names = (module.name for module in iter_modules(__path__) if not module.ispkg)
+        return sorted(name.replace("_", "-") for name in names)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = import_module(f"edgedec.cli.{cmd_name}").command
+        module = import_module(f"edgedec.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -18,6 +18,7 @@ from edgedec.cli.terminal.progress import Bar
 from edgedec.errors import InputError
 
 if TYPE_CHECKING:
+    from edgedec.runtime.comparison import SideBySide
     from edgedec.runtime.generator import Generator, Result
 
 FILE_BATCH = 16
@@ -35,6 +36,16 @@ FILE_BATCH = 16
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per input.")
 @click.option("--stream", is_flag=True, help="Print the text while it is generated.")
 @click.option("--ids", is_flag=True, help="Inputs are token ids separated by spaces or commas.")
+@click.option(
+    "--depth",
+    metavar="POLICY",
+    default="full",
+    show_default=True,
+    help="How deep tokens go: NAME[:key=value,...], or `auto:quality=Q` (see docs/depth.md).",
+)
+@click.option(
+    "--stats", is_flag=True, help="Also generate at full depth, and compare on standard error."
+)
 @click.option("--device", default="cpu", show_default=True, help="Where to run.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the CPU device.")
 @click.option(
@@ -68,6 +79,8 @@ def command(
     as_json: bool,
     stream: bool,
     ids: bool,
+    depth: str,
+    stats: bool,
     device: str,
     threads: int | None,
     batch_size: int | None,
@@ -82,22 +95,17 @@ def command(
 
     Options left out take their value from the checkpoint's generation_config.json.
     """
-    source = _source(text, file, stream=stream, as_json=as_json)
+    source = _source(text, file, stream=stream, as_json=as_json, stats=stats)
     given = {name: value for name, value in options.items() if value is not None}
     if early_stopping is not None:
         given["early_stopping"] = {"true": True, "false": False}.get(early_stopping, early_stopping)
-    if (
-        source
-        and output
-        and Path(source).exists()
-        and Path(source).resolve() == Path(output).resolve()
-    ):
-        raise InputError(f"-f and -o name the same file, {output}; it would be lost.")
+    _check_output(source, output)
     total = lines.count_lines(source) if source else 1
     if total == 0:
         note(f"{source} has no lines: nothing to do.")
 
-    generator = _load(bundle, device, threads)
+    generator = _load(bundle, device, threads, depth)
+    beside = _beside(generator, depth) if stats else None
     with lines.open_output(output) as out:
         if source is None:
             inputs: Iterator[str] = iter([_argument(text or "")])
@@ -113,17 +121,30 @@ def command(
             index = asked = 0
             for batch in lines.batches(inputs, size):
                 with _located(source, index, len(batch)):
-                    results = _generate(generator, batch, asked, given, ids)
-                for prompt, result in zip(batch, results, strict=True):
+                    results = _generate(generator, beside, batch, asked, given, ids)
+                for prompt, (result, agreement) in zip(batch, results, strict=True):
                     if as_json:
-                        line = _record(index, prompt, result)
+                        compared = {"agreement": agreement} if stats else {}
+                        line = _record(index, prompt, result, compared)
                     else:
                         line = _text(result, keep_lines=source is None)
                     out.write(line + "\n")
                     index += 1
                 out.flush()
-                asked += sum(result is not None for result in results)
+                asked += sum(result is not None for result, _ in results)
                 bar.advance(len(batch))
+        if beside is not None:
+            _show_stats(beside, out, as_json=as_json)
+
+
+def _check_output(source: str | None, output: str | None) -> None:
+    if (
+        source
+        and output
+        and Path(source).exists()
+        and Path(source).resolve() == Path(output).resolve()
+    ):
+        raise InputError(f"-f and -o name the same file, {output}; it would be lost.")
 
 
 @contextmanager
@@ -138,7 +159,9 @@ def _located(source: str | None, before: int, count: int) -> Iterator[None]:
         raise InputError(f"{lines.shown(source)}, {at}: {error}") from error
 
 
-def _source(text: str | None, file: str | None, *, stream: bool, as_json: bool) -> str | None:
+def _source(
+    text: str | None, file: str | None, *, stream: bool, as_json: bool, stats: bool
+) -> str | None:
     """Name the file that the inputs come from; None when TEXT is the input itself."""
     if text is not None and file is not None:
         raise InputError("Give either TEXT or -f FILE, not both.")
@@ -146,6 +169,8 @@ def _source(text: str | None, file: str | None, *, stream: bool, as_json: bool) 
         raise InputError("No input: give TEXT, `-` for standard input, or -f FILE.")
     if stream and as_json:
         raise InputError("--stream prints text as it comes; it cannot be combined with --json.")
+    if stream and stats:
+        raise InputError("--stats generates everything twice; it cannot be combined with --stream.")
     if stream and file is not None:
         raise InputError("--stream shows one input at a time; use TEXT or `-` with it, not -f.")
     if text is not None and text != lines.STDIN:
@@ -163,11 +188,30 @@ def _argument(text: str) -> str:
         raise InputError("TEXT is not valid UTF-8.") from None
 
 
-def _load(bundle: str, device: str, threads: int | None) -> Generator:
+def _load(bundle: str, device: str, threads: int | None, depth: str) -> Generator:
     import edgedec
     from edgedec.builtin import resolve_bundle
 
-    return edgedec.load(resolve_bundle(bundle, note=note), device=device, threads=threads)
+    path = resolve_bundle(bundle, note=note)
+    return edgedec.load(path, device=device, threads=threads, depth=depth)
+
+
+def _beside(generator: Generator, depth: str) -> SideBySide:
+    from edgedec.runtime.comparison import SideBySide
+    from edgedec.runtime.depth.options import describe, make_policy
+
+    policy = make_policy(depth, generator.bundle.manifest)
+    return SideBySide(generator, policy, describe(policy))
+
+
+def _show_stats(beside: SideBySide, out: TextIO, *, as_json: bool) -> None:
+    """As a last line of the results, or as a table beside them."""
+    if as_json:
+        out.write(json.dumps({"stats": beside.facts()}, ensure_ascii=False) + "\n")
+    else:
+        from edgedec.cli.terminal.depth import stats_table
+
+        click.echo("\n".join(stats_table(beside)), err=True)
 
 
 def _prompt(text: str, ids: bool) -> str | list[int]:
@@ -182,17 +226,28 @@ def _prompt(text: str, ids: bool) -> str | list[int]:
 
 
 def _generate(
-    generator: Generator, batch: list[str], first: int, options: dict[str, Any], ids: bool
-) -> list[Result | None]:
-    """Run one batch; the result of a blank input is None, as it never reaches the model.
+    generator: Generator,
+    beside: SideBySide | None,
+    batch: list[str],
+    first: int,
+    options: dict[str, Any],
+    ids: bool,
+) -> list[tuple[Result | None, float | None]]:
+    """Run one batch: results, each with its agreement with full depth where that is compared.
 
-    `first` counts the inputs that the model has had before, so that sampling does not depend on how
-    they are cut into batches.
+    The result of a blank input is None, as it never reaches the model. `first` counts the inputs
+    that the model has had before, so that sampling does not depend on how they are cut into
+    batches.
     """
     prompts = [_prompt(text, ids) for text in batch if text.strip()]
-    size = max(1, len(prompts))
-    results = iter(generator.generate(prompts, batch_size=size, first_row=first, **options))
-    return [next(results) if text.strip() else None for text in batch]
+    if beside is not None:
+        found = beside.generate(prompts, first_row=first, **options)
+    else:
+        size = max(1, len(prompts))
+        results = generator.generate(prompts, batch_size=size, first_row=first, **options)
+        found = [(result, None) for result in results]
+    rows = iter(found)
+    return [next(rows) if text.strip() else (None, None) for text in batch]
 
 
 def _text(result: Result | None, *, keep_lines: bool) -> str:
@@ -202,7 +257,7 @@ def _text(result: Result | None, *, keep_lines: bool) -> str:
     return text if keep_lines else lines.one_line(text)
 
 
-def _record(index: int, prompt: str, result: Result | None) -> str:
+def _record(index: int, prompt: str, result: Result | None, compared: dict[str, Any]) -> str:
     record = {
         "index": index,
         "input": prompt,
@@ -210,6 +265,7 @@ def _record(index: int, prompt: str, result: Result | None) -> str:
         "tokens": [int(token) for token in result.tokens] if result else [],
         "score": result.score if result else None,
         "finish_reason": result.finish_reason if result else "empty",
+        **compared,
     }
     return json.dumps(record, ensure_ascii=False)
 
