@@ -30,6 +30,7 @@ from edgedec.export.pipeline import DEVICE
 from edgedec.export.route import Graphs
 from edgedec.export.sensitivity import mixed_choices
 from edgedec.export.verify import TOLERANCE, once, verify, verify_rounding
+from edgedec.export.verify_depth import verify_variants
 from edgedec.export.workplace import FINISHED, float_bundle, refuse_inside, work_key, workplace
 from edgedec.kernels.codebook_matmul import COMPUTES, Compute
 from edgedec.quantize.calibration.calibrate import Learner, calibrate, moments, score
@@ -341,6 +342,7 @@ def _verified(
     """Compare the graphs with products in float32, closely, and then as they are.
 
     Function bodies compute in float32 anyway, so without the library there is one comparison.
+    Variants of stages are compared with their stages.
     """
     progress("verifying", 0.0)
     manifest = coded.manifest
@@ -353,6 +355,7 @@ def _verified(
         rounded = coded_logits(program, lowered.values, ROUNDED[lowered.compute], pool)
         rounding = verify_rounding(coded, rounded, exact, CHECKED)
         manifest = replace(manifest, verified=verified, codebooks=lowered.block(rounding))
+    verify_variants(coded)
     progress("verifying", 1.0)
     return manifest
 

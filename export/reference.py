@@ -38,6 +38,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-x)), np.float32)
+
+
 class Reference:
     """A model's forward pass. All arrays are float32; ``B`` rows, ``S`` source, ``T`` target.
 
@@ -121,6 +125,21 @@ class Reference:
             x = x @ self.read("decoder.embed_out.weight").T
         logits = x @ self.read("head.weight").T
         return logits + self.read("logit_bias") if spec.logit_bias else logits
+
+    def confidence(self, x: Array) -> Array:
+        """What the classifier says of any layer's output, ``[B, T]`` from 0 to 1."""
+        if "meta.weight" in self._weights:
+            return _sigmoid((x @ self.read("meta.weight").T)[..., 0] + self.read("meta.bias"))
+        inner = np.maximum(x @ self.read("meta.0.weight").T, 0)
+        other, confident = np.moveaxis(inner @ self.read("meta.2.weight").T, -1, 0)
+        return _sigmoid(confident - other)
+
+    def router(self, layer: int, x: Array) -> Array:
+        """What a layer's router says of its input, or of the source's mean, ``[B, T]``."""
+        score = (x @ self.read(f"router.{layer}.weight").T)[..., 0]
+        if f"router.{layer}.bias" in self._weights:
+            score = score + self.read(f"router.{layer}.bias")
+        return _sigmoid(score)
 
     def read(self, name: str) -> Array:
         """A tensor's values."""
