@@ -36,6 +36,8 @@ class KVCache:
         self.lengths: NDArray[np.int64] = np.zeros((layers, rows), np.int64)
         # The same as plain numbers, a row's maximum each: NumPy's would cost more than a copy.
         self._longest = [0] * layers
+        # Of a single row, both are equal, and Python writes a number faster than NumPy adds one.
+        self._plain = memoryview(self.lengths.reshape(-1))
         self._buffers: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
         self._grow(VIEW)
 
@@ -61,11 +63,16 @@ class KVCache:
 
     def advance(self, layers: range, counts: NDArray[np.int64] | int) -> None:
         """Note that the graphs wrote ``counts`` (or ``[rows]``) positions to these layers."""
-        self.lengths[layers.start : layers.stop] += counts
         if isinstance(counts, int):
             for layer in layers:
                 self._longest[layer] += counts
+            if self.rows == 1:
+                for layer in layers:
+                    self._plain[layer] = self._longest[layer]
+            else:
+                self.lengths[layers.start : layers.stop] += counts
         else:
+            self.lengths[layers.start : layers.stop] += counts
             self._measure(layers)
 
     def crop(self, length: int) -> None:
@@ -90,6 +97,7 @@ class KVCache:
             for key, value in self._buffers
         ]
         self.lengths = np.repeat(self.lengths, copies, axis=1)
+        self._plain = memoryview(self.lengths.reshape(-1))
         self.rows *= copies
 
     @property
