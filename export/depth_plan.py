@@ -85,10 +85,11 @@ def missing(needs: Needs, facts: DepthFacts) -> Iterator[str]:
 
 
 TRAINED = {
-    "lora-drop": "'edgedec adapt' trains them (lora-drop)",
-    "first": "'edgedec adapt' trains them (first)",
-    "meta": "'edgedec adapt' trains one (meta)",
+    "lora-drop": "'edgedec adapt --depth lora-drop' trains them",
+    "first": "'edgedec adapt --depth first' trains them",
+    "meta": "'edgedec adapt --depth early-exit:measure=meta' trains one",
 }
+"""What gives a checkpoint that."""
 
 
 def refuse_traced(texts: Sequence[str], via: str) -> None:

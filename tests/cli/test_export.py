@@ -63,6 +63,9 @@ DEFAULTS = {
     "calibration": None,
     "portable": False,
     "stages": None,
+    "depth": (),
+    "base": None,
+    "lora": "merge",
     "dtype": "fp32",
     "revision": None,
     "tokenizer": None,
@@ -85,7 +88,8 @@ def test_json_and_the_other_options(invoke: Invoke, calls: Calls, tmp_path: Path
         "export", "-m", "some/model", "-o", out, "--json", "--stages", "0,1,4", "--dtype", "bf16",
         "--revision", "v2", "--tokenizer", "tok", "--via", "optimum", "--no-verify", "--force",
         "--quant", "cb3", "--compute", "int8-block", "--portable",
-        "--method", "gptq", "--calib", "text.txt",
+        "--method", "gptq", "--calib", "text.txt", "--base", "other", "--lora", "keep",
+        "--depth", "layerskip:exit=2,drafts=4", "--depth", "ngram",
     )  # fmt: skip
     assert json.loads(result.stdout) == {"bundle": out, "bytes": 1500}
     assert calls[0][2] == DEFAULTS | {
@@ -95,6 +99,9 @@ def test_json_and_the_other_options(invoke: Invoke, calls: Calls, tmp_path: Path
         "calibration": "text.txt",
         "portable": True,
         "stages": "0,1,4",
+        "depth": ("layerskip:exit=2,drafts=4", "ngram"),
+        "base": "other",
+        "lora": "keep",
         "dtype": "bf16",
         "revision": "v2",
         "tokenizer": "tok",
@@ -125,6 +132,7 @@ def test_a_built_in_name(
         (["a", "-o", "out", "--dtype", "int8"], "'int8' is not one of"),
         (["a", "-o", "out", "--quant", "cb5"], "'cb5' is not one of"),
         (["a", "-o", "out", "--compute", "int4"], "'int4' is not one of"),
+        (["a", "-o", "out", "--lora", "drop"], "'drop' is not one of"),
         (["broken", "-o", "out"], "broken is damaged."),
     ],
 )
@@ -185,3 +193,43 @@ def test_what_would_be_ignored_is_refused(
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.splitlines()[-1] == f"Error: {sentence}"
     assert quantized == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--depth", "lora-drop"], "the checkpoint has no adapters"),
+        (["--depth", "skipdecode:min=2,max=9"], "the decoder has 5 layers"),
+        (["--depth", "deeper"], "there is no such policy"),
+        (["--depth", "ngram", "--depth", "ngram"], "given twice"),
+        (["--depth", "first", "--via", "optimum"], "traced cannot be cut"),
+        (["--base", "elsewhere"], "--base is for adapters in PEFT's format"),
+        (["--quant", "int8", "--depth", "first"], "the checkpoint has no routers"),
+        (["--quant", "int8", "--lora", "keep"], "--lora keep is for floating-point weights"),
+    ],
+)
+def test_depth_that_cannot_be(
+    invoke: Invoke, tmp_path: Path, flags: list[str], sentence: str
+) -> None:
+    from tests.export.tiny import write
+
+    checkpoint = write(tmp_path / "c", "llama")
+    result = invoke("export", str(checkpoint), "-o", str(tmp_path / "b"), *flags)
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert sentence in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "b").exists()
+
+
+def test_depth_cuts_the_decoder(invoke: Invoke, tmp_path: Path) -> None:
+    from tests.export.tiny import write
+
+    checkpoint, out = write(tmp_path / "c", "llama"), str(tmp_path / "b")
+    result = invoke("export", str(checkpoint), "-o", out, "--depth", "layerskip:exit=2")
+    assert result.exit_code == 0, result.output
+    manifest = json.loads((tmp_path / "b" / "edgedec.json").read_text())
+    assert [(s["first"], s["last"]) for s in manifest["stages"]] == [(0, 2), (2, 5)]
+    assert manifest["policies"]["layerskip"] == {"exit": 2, "drafts": 4}
+    refused = invoke("quantize", out, "-o", str(tmp_path / "r"), "--depth", "ngram")
+    assert refused.exit_code == 2
+    assert "--depth says how to export a checkpoint" in refused.stderr

@@ -1,4 +1,4 @@
-"""`edgedec inspect` on a bundle made by hand: no exporter, no weights."""
+"""`edgedec inspect` on a bundle made by hand, without exporter or weights, and on checkpoints."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from onnx import TensorProto, helper
+from tests.export.tiny import lora, random, tensors, write, write_adapter
 
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.manifest import (
@@ -19,6 +20,8 @@ from edgedec.runtime.manifest import (
     CodebookPart,
     Codebooks,
     Component,
+    DepthPoint,
+    DepthTable,
     FileEntry,
     Interface,
     Manifest,
@@ -160,6 +163,158 @@ def test_codebooks_that_cannot_be(
     result = invoke("inspect", str(tmp_path / "b"))
     assert (result.exit_code, result.stdout) == (2, "")
     assert sentence in result.stderr
+
+
+def deep(manifest: Manifest) -> Manifest:
+    """The bundle as if it had been made for policies, and these been compared."""
+    stages = (manifest.stages[0], Stage("decoder.2-3", 2, 3, {"fill": "decoder.2-3.fill"}))
+    extra = ("decoder.2-3.fill", "meta", "router")
+    graphs = {name: Component(f"{name}.onnx", "cpu", "fp32") for name in extra}
+    data = graph()
+    entry = FileEntry(len(data), hashlib.sha256(data).hexdigest())
+    point = DepthPoint("early-exit:threshold=0.8", 0.995, 2.25, 1.5, 1.3)
+    return replace(
+        manifest,
+        stages=stages,
+        components=manifest.components | graphs,
+        files=manifest.files | {component.file: entry for component in graphs.values()},
+        meta="meta",
+        router="router",
+        routed=(0, 1, 2),
+        policies={
+            "full": {},
+            "early-exit": {"threshold": 0.9, "exits": [1, 2]},
+            "first": {"layers": None},
+        },
+        depth=DepthTable("words.txt", 200, "agreement", "some processor", 1, (point,)),
+    )
+
+
+def test_policies_variants_and_the_depth_table(invoke: Invoke, tmp_path: Path) -> None:
+    manifest = deep(write_bundle(tmp_path / "b", None))
+    for name in ("decoder.2-3.fill", "meta", "router"):
+        (tmp_path / "b" / f"{name}.onnx").write_bytes(graph())
+    (tmp_path / "b" / "edgedec.json").write_text(dump_manifest(manifest), encoding="utf-8")
+    result = invoke("inspect", str(tmp_path / "b"))
+    assert result.exit_code == 0, result.output
+    for line in (
+        "policies    full, early-exit, first",
+        "policy      parameters",
+        "early-exit  threshold=0.9, exits=1,2",
+        "compared on  200 inputs of words.txt, by agreement",
+        "measured on  some processor, 1 threads",
+        "early-exit:threshold=0.8   0.9950    2.25         1.500  1.30",
+        "decoder.2-3.fill  2-2     cpu     fp32       decoder.2-3.fill.onnx",
+        "router            0-2     cpu     fp32       router.onnx",
+    ):
+        assert f"{line}\n" in result.stdout
+    assert json.loads(invoke("inspect", str(tmp_path / "b"), "--json").stdout)["routed"] == [
+        0,
+        1,
+        2,
+    ]
+
+
+def put(path: str, value: Any) -> Callable[[Any], None]:
+    """Set what a path of keys leads to."""
+    *keys, last = path.split(".")
+
+    def change(item: Any) -> None:
+        for key in keys:
+            item = item[int(key) if isinstance(item, list) else key]
+        item[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (put("stages.1.variants", {"deep": "meta"}), "a variant that is not known"),
+        (put("stages.1.variants", {"fill": "none"}), "component that is not listed"),
+        (put("stages.1.variants", {"fill": "decoder.2-3"}), "one component is named twice"),
+        (put("stages.1.variants", {"fill": "meta"}), "one component is named twice"),
+        (put("stages.1.variants", {"fill": 3}), "stages.1.variants.fill"),
+        (
+            put("stages.0.variants", {"low-rank": "decoder.2-3.fill"}),
+            "the first stage has a variant",
+        ),
+        (put("meta", "none"), "component that is not listed"),
+        (put("meta", "head"), "one component is named twice"),
+        (put("router", None), "'router' and 'routed' contradict"),
+        (put("routed", []), "'router' and 'routed' contradict"),
+        (put("routed", [0, 3]), "'routed' is no increasing list"),
+        (put("routed", [-1, 0]), "'routed' is no increasing list"),
+        (put("routed", [1, 1]), "'routed' is no increasing list"),
+        (put("depth.points", []), "the depth table cannot be"),
+        (put("depth.inputs", 0), "the depth table cannot be"),
+        (put("depth.threads", -1), "the depth table cannot be"),
+        (put("depth.machine", None), "depth.machine"),
+        (put("policies", {"first": 1}), "policies.first"),
+    ],
+)
+def test_depth_that_cannot_be(
+    invoke: Invoke, tmp_path: Path, change: Callable[[Any], None], sentence: str
+) -> None:
+    value = json.loads(dump_manifest(deep(write_bundle(tmp_path / "b", None))))
+    change(value)
+    (tmp_path / "b" / "edgedec.json").write_text(json.dumps(value), encoding="utf-8")
+    result = invoke("inspect", str(tmp_path / "b"))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in result.stderr
+
+
+@pytest.mark.parametrize("key", ["quality", "layers", "milliseconds", "speedup"])
+@pytest.mark.parametrize("number", [-1, float("nan"), float("inf"), 10**400, "1"])
+def test_numbers_of_the_depth_table(
+    invoke: Invoke, tmp_path: Path, key: str, number: object
+) -> None:
+    value = json.loads(dump_manifest(deep(write_bundle(tmp_path / "b", None))))
+    value["depth"]["points"][0][key] = number
+    (tmp_path / "b" / "edgedec.json").write_text(json.dumps(value), encoding="utf-8")
+    result = invoke("inspect", str(tmp_path / "b"))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "edgedec.json" in result.stderr
+
+
+def test_checkpoints(invoke: Invoke, tmp_path: Path) -> None:
+    own = {"exit_layers": [2, 3, 5], "depth": {"free": {"exit": 2}}}
+    folder = write(tmp_path / "c", "t5", {"router.1.weight": random(1, 16)}, edgedec=own)
+    result = invoke("inspect", str(folder))
+    assert result.exit_code == 0, result.output
+    for line in (
+        "model       t5, encoder-decoder",
+        "layers      encoder 1, decoder 5",
+        "exits              after layers 2-3",
+        "first              routers of layers 1, threshold 0.5",
+        "early-exit  early-exit:exits=2-3",
+        "free        free:exit=2",
+        "skipdecode  skipdecode:min=...,max=...",
+    ):
+        assert f"{line}\n" in result.stdout
+    assert "lora-drop   no: the checkpoint has no adapters" in result.stdout
+    facts = json.loads(invoke("inspect", str(folder), "--json").stdout)
+    assert facts["depth"]["routers"] == {"layers": [1], "threshold": 0.5}
+    assert facts["depth"]["lora_drop"] is None
+    assert {"policy": "free", "depth": "free:exit=2", "reason": None} in facts["policies"]
+
+
+def test_an_adapter_alone(invoke: Invoke, tmp_path: Path) -> None:
+    base = write(tmp_path / "c", "llama")
+    stored = lora(tensors("llama"), "model.layers.1.self_attn.q_proj")
+    folder = write_adapter(tmp_path / "a", stored, base_model_name_or_path="someone/llama")
+    refused = invoke("inspect", str(folder))
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "--base" in refused.stderr
+    result = invoke("inspect", str(folder), "--base", str(base))
+    assert "LoRA               of rank 2 in 1 modules (PEFT)\n" in result.stdout
+    for flags, sentence in (
+        ((str(folder), "--check"), "--check compares a bundle's files"),
+        (("g2p", "--base", str(base)), "--base is for adapters"),
+    ):
+        wrong = invoke("inspect", *flags)
+        assert (wrong.exit_code, wrong.stdout) == (2, "")
+        assert sentence in wrong.stderr
 
 
 def test_a_model_without_a_family(invoke: Invoke, folder: Path) -> None:

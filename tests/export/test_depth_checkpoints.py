@@ -28,8 +28,10 @@ from edgedec.export.checkpoint import open_checkpoint
 from edgedec.export.depth import DepthFacts, LoraDrop, Routers
 from edgedec.export.families import depth_of, open_model
 from edgedec.export.offers import read_offers
+from edgedec.export.quantized import quantize_source
 from edgedec.export.reference import Reference
 from edgedec.export.weights import Weights
+from edgedec.quantize.options import QuantizeOptions
 from edgedec.runtime.bundle import open_bundle
 from edgedec.runtime.manifest import Manifest
 
@@ -274,10 +276,14 @@ def test_codes_keep_stages_variants_and_policies(tmp_path: Path) -> None:
     folder = write(tmp_path / "c", "llama", adapters("llama", 1, 2), lora_alpha=4)
     depth = ("early-exit:min=2", "lora-drop")
     plain = exported(folder, tmp_path / "plain", *depth)
-    coded = exported(folder, tmp_path / "coded", *depth, quant="int8")
-    assert coded.stages == plain.stages
-    assert coded.policies == plain.policies
-    assert coded.components.keys() == plain.components.keys()
+    exported(folder, tmp_path / "coded", *depth, quant="int8")
+    how = QuantizeOptions(bits=8)
+    quantize_source(tmp_path / "plain", tmp_path / "again", how, lambda *_: None, report=False)
+    for name in ("coded", "again"):
+        coded = open_bundle(tmp_path / name).manifest
+        assert coded.stages == plain.stages
+        assert coded.policies == plain.policies
+        assert coded.components.keys() == plain.components.keys()
 
 
 # LoRA in PEFT's format
