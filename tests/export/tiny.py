@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from edgedec.export.families import family_of
+from edgedec.export.checkpoint import open_checkpoint
+from edgedec.export.families import family_of, open_model
+from edgedec.export.reference import Reference
 from edgedec.export.spec import ModelSpec, Stack
 
 Config = dict[str, Any]
@@ -181,3 +183,14 @@ def lora(base: Arrays, *modules: str, rank: int = 2) -> Arrays:
         found[f"{at}.lora_A.weight"] = random(rank, columns, seed=2 * i)
         found[f"{at}.lora_B.weight"] = random(rows, rank, seed=2 * i + 1)
     return found
+
+
+def logits(folder: Path, **options: Any) -> NDArray[np.float32]:
+    """What the NumPy reference computes of a checkpoint."""
+    checkpoint = open_checkpoint(folder, **options)
+    spec, weights = open_model(checkpoint.config, checkpoint.tensors)
+    rng = np.random.default_rng(4)
+    target = rng.integers(3, spec.vocab_size, (2, 5))
+    source = None if spec.encoder is None else rng.integers(3, spec.vocab_size, (2, 4))
+    mask = None if source is None else np.ones_like(source)
+    return Reference(spec, weights).logits(source, mask, target)
