@@ -223,12 +223,12 @@ class Loop:
         for index in range(count):
             logits = None if scores.logits is None else scores.logits[:, index]
             choice = search.advance(scores.next_token[:, index], logits)
+            statistics.tokens += 1
+            self._count_exits()
             self._take(choice)
             targets += self._decided
             right = index < len(drafts) and targets[-1] == drafts[index]
             statistics.accepted += right
-            statistics.tokens += 1
-            self._count_exits()
             self._pause()
             yield
             self._resume()

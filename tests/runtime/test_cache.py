@@ -24,6 +24,7 @@ class CacheMachine(RuleBasedStateMachine):
     @initialize(layers=st.integers(1, 3), rows=st.integers(1, 3))
     def start(self, layers: int, rows: int) -> None:
         self.cache = KVCache(layers, rows, WIDTH)
+        self.memory = self.cache.lengths.ctypes.data
         self.model: list[list[list[Position]]] = [[[] for _ in range(rows)] for _ in range(layers)]
 
     @property
@@ -39,8 +40,10 @@ class CacheMachine(RuleBasedStateMachine):
         counts = data.draw(st.lists(st.integers(0, new), min_size=self.rows, max_size=self.rows))
         pointers = [self.cache.view(i, 1)[0].ctypes.data for i in range(layers)]
         capacity = self.cache.capacity
-        shown = self.cache.reserve(new)
-        longest = max(len(row) for layer in self.model for row in layer)
+        layer = data.draw(st.none() | st.just(first)) if last == first + 1 else None
+        shown = self.cache.reserve(new, layer)
+        counted = self.model if layer is None else [self.model[layer]]
+        longest = max(len(row) for layer in counted for row in layer)
         assert longest + new <= shown <= self.cache.capacity
         if self.rows == 1:
             assert shown == min(-(-(longest + new) // VIEW) * VIEW, self.cache.capacity)
@@ -60,7 +63,8 @@ class CacheMachine(RuleBasedStateMachine):
                     key[row, begin + t], value[row, begin + t] = self.written, -self.written
                     if t < counts[row]:
                         entries.append((self.written, -self.written))
-        self.cache.advance(range(first, last), np.array(counts))
+        same = len(set(counts)) == 1
+        self.cache.advance(range(first, last), counts[0] if same else np.array(counts))
 
     @rule(length=st.integers(0, 200))
     def crop(self, length: int) -> None:
@@ -80,6 +84,7 @@ class CacheMachine(RuleBasedStateMachine):
         if self.rows * copies > 6:
             return
         self.cache.fork(copies)
+        self.memory = self.cache.lengths.ctypes.data
         self.model = [[list(row) for row in layer for _ in range(copies)] for layer in self.model]
 
     @invariant()
@@ -89,6 +94,7 @@ class CacheMachine(RuleBasedStateMachine):
         assert self.cache.rows == self.rows
         lengths = [[len(row) for row in layer] for layer in self.model]
         assert self.cache.lengths.tolist() == lengths
+        assert self.memory == self.cache.lengths.ctypes.data  # graphs may read it there
         assert self.cache.lengths.dtype == np.int64
         size = 4 * WIDTH * self.cache.capacity * self.rows
         assert self.cache.nbytes == 2 * len(self.model) * size
