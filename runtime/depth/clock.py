@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
 RISE, FALL = 0.1, 0.5
 """Of the newest measurement in the running mean. A run can only be disturbed to take longer, and
@@ -13,10 +15,15 @@ the first one of a shape always is, so a shorter time says more."""
 class Clock:
     """Running means of seconds, by what ran and for how many positions.
 
-    Keys are ``("stage", index, variant)`` and ``("head",)``, with the number of positions.
+    Attributes:
+        seconds: keys are ``("stage", index, variant)`` and ``("head",)``, with the number of
+            positions.
+        learned: policy -> what its planners have learned of this model and want to find again
+            when the next text begins.
     """
 
     seconds: dict[tuple[object, ...], float] = field(default_factory=dict)
+    learned: dict[Hashable, Any] = field(default_factory=dict)
 
     def add(self, what: tuple[object, ...], positions: int, seconds: float) -> None:
         """Note one measurement."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgedec.runtime.depth.clock import Clock
 from edgedec.runtime.depth.costs import Costs
 from edgedec.runtime.depth.layout import Layout, Needs
-from edgedec.runtime.depth.passes import check_layers, check_range, through
+from edgedec.runtime.depth.passes import all_stages, check_layers, check_range, through
 from edgedec.runtime.depth.plan import Plan, Request, Signals
 
 Numbers = NDArray[np.float64]
@@ -25,11 +25,15 @@ class Del:
 
     After verification the head also reads the hidden states that every exit had in this round
     (shadow tokens): what each would have drafted, and how sure. Decayed counts of these estimate
-    each exit's acceptance. Expected tokens are divided by measured seconds, head included; the
-    source divides by layers, and never considers not to draft, which is always possible here. The
-    source begins with counts from the prompt; here the first rounds do not draft, and read all
-    exits. Reading costs a product with the vocabulary for every exit and position, so it is done
-    less and less often while the choice stays.
+    each exit's acceptance. What differs from the source:
+
+    - Expected tokens are divided by measured seconds, head included, and not by layers.
+    - Not to draft at all is a choice too, and the first.
+    - The best number of drafts bounds a round, and not only their probability.
+    - Counts go on from text to text, where the source begins with each prompt's own; they decay
+      more slowly, too (the source: 0.95).
+    - All exits are read less and less often while the choice stays: each reading is a product with
+      the vocabulary for every exit and position.
 
     Attributes:
         max: most drafts of a round.
@@ -42,8 +46,8 @@ class Del:
     one_row: ClassVar[bool] = True
 
     max: int = 18
-    omega: float = 0.95
-    interval: int = 16
+    omega: float = 0.99
+    interval: int = 64
     exits: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -120,6 +124,27 @@ class Counts:
 
 
 @dataclass
+class Learned:
+    """What the rounds so far say, of this text and of those before it.
+
+    Attributes:
+        counts: of every exit's drafts.
+        chosen: the exit that drafts, by its place among the exits; None: no drafts.
+        most: drafts of a round, at most.
+        stop: probability below which a draft is the last.
+        wait: rounds until all exits are read again,
+        waited: and rounds between the last two readings.
+    """
+
+    counts: Counts
+    chosen: int | None = None
+    most: int = 1
+    stop: float = 0.0
+    wait: int = 0
+    waited: int = 0
+
+
+@dataclass
 class DelPlanner:
     """Learns from every round, and drafts as the last choice says.
 
@@ -127,100 +152,99 @@ class DelPlanner:
         policy: its parameters.
         layout: of the bundle.
         exits: stages below every candidate.
-        counts: of their drafts.
-        chosen: the exit that drafts, by its place in ``exits``; None: no drafts.
-        stop: probability below which a draft is the last.
-        wait: rounds until all exits are read again,
-        waited: and rounds between the last two readings.
+        learned: shared by all texts of a session, found again by its clock.
     """
 
     policy: Del
     layout: Layout
     exits: tuple[int, ...]
-    counts: Counts = field(init=False)
-    chosen: int | None = None
-    stop: float = 0.0
-    wait: int = 0
-    waited: int = 0
-    step: int = 0
-    drafted: int = 0
-    probabilities: list[float] = field(default_factory=list)
-    reads: bool = False
+    learned: Learned = field(init=False)
+    _step: int = 0
+    _reads: bool = False
+    _probabilities: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        count = len(self.layout.stages)
-        self.counts = Counts(len(self.exits), self.policy.omega)
+        self.learned = Learned(Counts(len(self.exits), self.policy.omega))
         self._draft = [
             Plan(through(range(below)), "draft", wait=True, measure="softmax_max")
             for below in self.exits
         ]
-        everything = through(range(count))
+        everything = all_stages(self.layout)
+        self._plain = everything
+        shadows = {False: (), True: tuple(below - 1 for below in self.exits)}
         self._verify = {
-            reads: Plan(everything, "verify", shadow=shadow)
-            for reads, shadow in ((False, ()), (True, tuple(below - 1 for below in self.exits)))
+            reads: Plan(everything.passes, "verify", shadow=shadow)
+            for reads, shadow in shadows.items()
         }
         self._finish = {
-            (reads, place): Plan(everything[below:], "verify", shadow=plan.shadow)
-            for reads, plan in self._verify.items()
+            (reads, place): Plan(everything.passes[below:], "verify", shadow=shadow)
+            for reads, shadow in shadows.items()
             for place, below in enumerate(self.exits)
         }
-        self._plain = Plan(everything)
 
     def plan(self, step: int, signals: Signals) -> Plan:
         """The next draft, or verification."""
-        if step != self.step:
-            if self.step:
+        if step != self._step:
+            if self._step:
                 self._learn(signals)
-            self.step, self.drafted = step, 0
-            self.probabilities.clear()
-            self.reads = self.wait == 0
-            if self.chosen is not None:
-                return self._draft[self.chosen]
-            return self._verify[True] if self.reads else self._plain
-        assert self.chosen is not None
+            elif signals.clock is not None:
+                self.learned = signals.clock.learned.setdefault(self.policy, self.learned)
+            return self._begin(step)
+        learned = self.learned
+        assert learned.chosen is not None
         assert signals.probability is not None
-        self.drafted += 1
-        self.probabilities.append(signals.probability)
+        self._probabilities.append(signals.probability)
         if signals.ended:
-            return self._finish[self.reads, self.chosen]
-        if self.drafted == self.policy.max or signals.probability < self.stop:
-            return self._verify[self.reads]
-        return self._draft[self.chosen]
+            return self._finish[self._reads, learned.chosen]
+        if len(self._probabilities) == learned.most or signals.probability < learned.stop:
+            return self._verify[self._reads]
+        return self._draft[learned.chosen]
+
+    def _begin(self, step: int) -> Plan:
+        """The first plan of a round."""
+        self._step = step
+        self._probabilities.clear()
+        self._reads = self.learned.wait == 0
+        if self.learned.chosen is not None:
+            return self._draft[self.learned.chosen]
+        return self._verify[True] if self._reads else self._plain
 
     def _learn(self, signals: Signals) -> None:
         """Count what the round showed, and choose again where all exits were read."""
-        if self.reads and signals.shadow_tokens is not None:
+        learned = self.learned
+        if self._reads and signals.shadow_tokens is not None:
             assert signals.targets is not None
             assert signals.shadow_probabilities is not None
             held = signals.shadow_tokens == signals.targets
-            self.counts.add(held, signals.shadow_probabilities.astype(np.float64))
-            before = self.chosen
-            self.chosen = self._best(signals.clock)
-            longer = min(max(1, 2 * self.waited), self.policy.interval)
-            self.waited = longer if self.chosen == before else 1
-            self.wait = self.waited - 1
+            learned.counts.add(held, signals.shadow_probabilities.astype(np.float64))
+            before = learned.chosen
+            self._choose(signals.clock)
+            longer = min(max(1, 2 * learned.waited), self.policy.interval)
+            learned.waited = longer if learned.chosen == before else 1
+            learned.wait = learned.waited - 1
         else:
-            self.wait = max(0, self.wait - 1)
-            if self.chosen is not None and signals.drafted:
+            learned.wait = max(0, learned.wait - 1)
+            if learned.chosen is not None and signals.drafted:
                 seen = min(signals.drafted, signals.accepted + 1)
                 held = np.arange(seen) < signals.accepted
-                self.counts.add(
+                learned.counts.add(
                     held[None],
-                    np.array([self.probabilities[:seen]]),
-                    slice(self.chosen, self.chosen + 1),
+                    np.array([self._probabilities[:seen]]),
+                    slice(learned.chosen, learned.chosen + 1),
                 )
-        if self.chosen is not None:
-            self.stop = self.counts.least_sure(self.chosen)
+        if learned.chosen is not None:
+            learned.stop = learned.counts.least_sure(learned.chosen)
 
-    def _best(self, clock: Clock | None) -> int | None:
-        """The exit with the most expected tokens per second; None where none beats full depth."""
+    def _choose(self, clock: Clock | None) -> None:
+        """Find the exit and the drafts with the most expected tokens per second."""
         costs = Costs(clock, self.layout, self.policy.max + 1)
         numbers = np.arange(self.policy.max + 1)
-        best, found = 1.0 / float(costs.rounds(0, numbers[:1])[0]), None
-        acceptance = self.counts.acceptance()
+        best, self.learned.chosen = 1.0 / float(costs.rounds(0, numbers[:1])[0]), None
+        acceptance = self.learned.counts.acceptance()
         for place, below in enumerate(self.exits):
             tokens = np.cumsum(acceptance[place] ** numbers)  # the last of them is no draft
-            rate = float((tokens / costs.rounds(below, numbers))[1:].max())
-            if rate > best:
-                best, found = rate, place
-        return found
+            rates = (tokens / costs.rounds(below, numbers))[1:]
+            most = int(rates.argmax())
+            if rates[most] > best:
+                best = float(rates[most])
+                self.learned.chosen, self.learned.most = place, most + 1

@@ -22,13 +22,13 @@ THREE = of_cuts(6, [1, 3])
 EVERYTHING = through([0, 1, 2])
 
 
-def clock(stage: float, head: float, more: float = 0.0) -> Clock:
-    """Every stage takes as long, and each further position a fraction more."""
+def clock(stage: float, head: float, more: float = 0.0, deep: float = 1.0) -> Clock:
+    """Stages take as long, the last one `deep` times that, and further positions a part more."""
     found = Clock()
     for positions in range(1, 20):
         factor = 1 + more * (positions - 1)
         for index in range(3):
-            found.add(("stage", index, "full"), positions, stage * factor)
+            found.add(("stage", index, "full"), positions, stage * factor * (deep, 1, 1)[index - 2])
         found.add(("head",), positions, head * factor)
     return found
 
@@ -47,40 +47,52 @@ def shown(
 
 
 def test_trace() -> None:
-    planner = Del(max=3).start(THREE, request())
+    planner = Del(max=3, omega=0.95).start(THREE, request())
     reads = Plan(EVERYTHING, "verify", shadow=(0, 1))
     # nothing is known: no drafts, all exits are read
     assert planner.plan(1, NOTHING) == reads
     # The first exit was wrong, the second right: acceptance (0 + .5) / 2 = .25 and .75. Stages take
-    # 1 and the head 0.1, so full depth gives 1 / 3.1 = 0.32 tokens a second; the first exit at best
-    # (1 + .25) / (1.1 + 3.1) = 0.298; the second (1 + .75) / (2.1 + 3.1) = 0.337.
-    seen = shown([7], [5], [7], clock=clock(1, 0.1))
+    # 1, 1 and 10, the head 0.1, so full depth gives 1 / 12.1 = 0.083 tokens a second; the first
+    # exit at best (1 + .25) / (1.1 + 12.1) = 0.095; the second with one draft
+    # (1 + .75) / (2.1 + 12.1) = 0.123, with three (1 + .75 + .5625 + .4219) / (6.3 + 12.1) = 0.149.
+    times = clock(1, 0.1, deep=10)
+    seen = shown([7], [5], [7], clock=times)
     draft = Plan(through([0, 1]), "draft", wait=True, measure="softmax_max")
     assert planner.plan(2, seen) == draft
-    assert np.allclose(planner.counts.acceptance(), [0.25, 0.75])
+    assert np.allclose(planner.learned.counts.acceptance(), [0.25, 0.75])
     assert planner.plan(2, Signals(token=4, probability=0.8)) == draft
     assert planner.plan(2, Signals(token=4, probability=0.8)) == draft
     assert planner.plan(2, Signals(token=4, probability=0.8)) == reads  # 3 drafts are the most
     # Two of three held. Counts of the second exit: right .95 + 2, wrong 1; sure .95 * .9 + 2 * .9,
-    # unsure .9: it stops below (.9 + .9) / 2.
-    seen = shown(
-        [4, 4, 8], [4, 0, 0], [4, 4, 4], drafted=3, accepted=2, clock=clock(1, 0.1), sure=0.9
-    )
+    # unsure .9: it stops below (.9 + .9) / 2. Its acceptance is 3.45 / 4.95 = .697, so three drafts
+    # give 2.52 / 18.4 = 0.137, still more than two with 2.18 / 16.3 = 0.134.
+    seen = shown([4, 4, 8], [4, 0, 0], [4, 4, 4], drafted=3, accepted=2, clock=times)
     assert planner.plan(3, seen) == draft
-    assert np.allclose(planner.counts.right, [1, 2.95])
-    assert np.allclose(planner.counts.wrong, [0.95 + 2, 1])
-    assert math.isclose(planner.stop, 0.9, abs_tol=1e-6)
+    assert np.allclose(planner.learned.counts.right, [1, 2.95])
+    assert np.allclose(planner.learned.counts.wrong, [0.95 + 2, 1])
+    assert math.isclose(planner.learned.stop, 0.9, abs_tol=1e-6)
     # The choice was confirmed, so this round does not read; a doubtful draft is its last.
     assert planner.plan(3, Signals(token=4, probability=0.5)) == Plan(EVERYTHING, "verify")
     # Not read: only the drafting exit learns, from its own drafts.
     assert planner.plan(4, Signals(tokens=(9,), drafted=1, accepted=0)) == draft
-    assert np.allclose(planner.counts.right, [1, 0.95 * 2.95])
-    assert np.allclose(planner.counts.wrong, [0.95 + 2, 0.95 + 1])
+    assert np.allclose(planner.learned.counts.right, [1, 0.95 * 2.95])
+    assert np.allclose(planner.learned.counts.wrong, [0.95 + 2, 0.95 + 1])
     # .9 of those that held; those that did not: (.95 * .9 + .5) / 1.95 = 0.694872
-    assert math.isclose(planner.stop, (0.9 + 0.694872) / 2, abs_tol=1e-6)
+    assert math.isclose(planner.learned.stop, (0.9 + 0.694872) / 2, abs_tol=1e-6)
     # This one reads again. Nothing may follow the draft: it need not run itself.
     finish = planner.plan(4, Signals(token=1, probability=0.99, ended=True))
     assert finish == Plan(through([2]), "verify", shadow=(0, 1))
+
+
+def test_the_next_text_goes_on_with_what_was_learned() -> None:
+    times = clock(1, 0.1, deep=10)
+    policy = Del(max=3)
+    first = policy.start(THREE, request())
+    assert first.plan(1, Signals(clock=times)).then == "verify"
+    assert first.plan(2, shown([7], [5], [7], clock=times)).then == "draft"
+    # another text of the same session, and one of another
+    assert policy.start(THREE, request()).plan(1, Signals(clock=times)).then == "draft"
+    assert policy.start(THREE, request()).plan(1, Signals(clock=Clock())).then == "verify"
 
 
 def test_steps_aside_where_drafts_do_not_pay() -> None:
@@ -100,11 +112,11 @@ def test_a_dear_head_moves_the_choice() -> None:
     # dearer than all stages: no exit pays.
     for head, expected in ((0.01, 0), (30.0, None)):
         planner = Del().start(THREE, request())
-        planner.counts.right[:] = 4
-        planner.counts.wrong[:] = 1
+        planner.learned.counts.right[:] = 4
+        planner.learned.counts.wrong[:] = 1
         planner.plan(1, NOTHING)
         planner.plan(2, shown([7], [7], [7], clock=clock(1, head)))
-        assert planner.chosen == expected
+        assert planner.learned.chosen == expected
 
 
 def test_costs() -> None:
