@@ -326,7 +326,12 @@ def _write(
         old,
         producer=f"edgedec {version('edgedec')}",
         components={
-            name: replace(component, file=f"{name}.onnx", device=DEVICE, precision=lowered.scheme)
+            name: replace(
+                component,
+                file=f"{name}.onnx",
+                device=DEVICE,
+                precision=lowered.scheme if lowered.matrices[name] else component.precision,
+            )
             for name, component in old.components.items()
         },
         codebooks=lowered.block(None),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -144,18 +144,16 @@ def make(
     needs: Needs = EVERYTHING,
     *,
     meta: str = "linear",
-    lora: bool = True,
-    **facts: Any,
+    cuts: Sequence[int] = CUTS,
 ) -> Made:
-    """Write a bundle.
+    """Write a bundle whose layer 2 keeps a LoRA branch beside two of its matrices.
 
     Args:
         kind: of model.
         folder: a new one.
         needs: variants, routers and classifier.
         meta: the classifier's form, ``linear`` or ``mlp``.
-        lora: keep a LoRA branch beside two matrices.
-        facts: over those of the manifest.
+        cuts: layers before which the decoder is cut.
     """
     spec = spec_of(kind)
     weights = Invented()
@@ -167,11 +165,10 @@ def make(
         weights.invent(f"router.{i}.bias", (1,))
     if meta == "linear":
         weights.invent("meta.weight", (1, WIDTH))
-    if lora:
-        for path, rows in (("self_attn.k", spec.decoder.kv_width), ("mlp.up", spec.decoder.d_ff)):
-            weights.invent(f"decoder.2.{path}.lora_A.weight", (RANK, WIDTH))
-            weights.invent(f"decoder.2.{path}.lora_B.weight", (rows, RANK))
-    stages = parse_stages(CUTS, LAYERS)
+    for path, rows in (("self_attn.k", spec.decoder.kv_width), ("mlp.up", spec.decoder.d_ff)):
+        weights.invent(f"decoder.2.{path}.lora_A.weight", (RANK, WIDTH))
+        weights.invent(f"decoder.2.{path}.lora_B.weight", (rows, RANK))
+    stages = parse_stages(cuts, LAYERS)
     graphs = {
         name: builder.model("edgedec", "0")
         for name, builder in model_graphs(spec, weights, stages, "fp32", needs).items()
@@ -204,6 +201,5 @@ def make(
         router="router" if needs.routers else None,
         routed=tuple(sorted(needs.routers)),
     )
-    manifest = replace(manifest, **facts)
     (folder / MANIFEST).write_text(dump_manifest(manifest))
     return Made(Bundle(folder, manifest), Reference(spec, weights), weights)

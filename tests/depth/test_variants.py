@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,10 @@ from edgedec.runtime.components import Components
 from edgedec.runtime.contract import check_encoder
 from edgedec.runtime.decoder import Decoding
 from edgedec.runtime.depth.layout import Needs
-from edgedec.runtime.encoder import Encoder
+from edgedec.runtime.encoder import Encoder, Memory
 from edgedec.runtime.manifest import Stage
 
+MODULE = re.compile(r"(encoder|decoder|head|meta|router)(\.[A-Za-z0-9_]+)*")
 SOURCE = [3, 5, 8, 13]
 TOLERANCE = 1e-4
 FULL: tuple[Action, ...] = ("full", "full", "full", "full")
@@ -51,16 +54,21 @@ def session(bundle: Bundle, name: str) -> Any:
     return get_device("cpu").open(path, threads=1, shared=True)
 
 
-def start(made: Made) -> tuple[Decoding, list[int] | None]:
-    """A row to decode with the bundle's graphs, and its source."""
+@cache
+def components_of(made: Made) -> tuple[Components, Memory | None]:
+    """The decoder's graphs, and what the encoder says of `SOURCE`."""
     manifest = made.bundle.manifest
     components = Components(manifest, lambda name: session(made.bundle, name))
-    memory = source = None
-    if manifest.encoder is not None:
-        source = SOURCE
-        encoder = Encoder(session(made.bundle, "encoder"), manifest.interface, with_mean=True)
-        memory = encoder.encode([source], 0)
-    return Decoding(components, memory, 1, anchors=True), source
+    if manifest.encoder is None:
+        return components, None
+    encoder = Encoder(session(made.bundle, "encoder"), manifest.interface, with_mean=True)
+    return components, encoder.encode([SOURCE], 0)
+
+
+def start(made: Made) -> tuple[Decoding, list[int] | None]:
+    """A row to decode with the bundle's graphs, and its source."""
+    components, memory = components_of(made)
+    return Decoding(components, memory, 1, anchors=True), None if memory is None else SOURCE
 
 
 def same_caches(decoding: Decoding, expected: Replayed) -> None:
@@ -221,6 +229,38 @@ def test_wrong_codes_of_a_variant_are_found(qwen: Made, tmp_path: Path) -> None:
     onnx.save(model, path)
     with pytest.raises(CheckFailedError, match=r"^decoder\.3-4\.fill differs"):
         verify_variants(bundle)
+
+
+def test_anchors_are_the_layers_outputs_with_codes(tmp_path: Path) -> None:
+    """Sums and norms are one node there; a decoder cut at every layer gives the same."""
+    states = []
+    for cuts in ((0, 1, 3), (0, 1, 2, 3)):
+        made = make("t5", tmp_path / str(len(cuts)), cuts=cuts)
+        options = {"method": "kmeans", "compute": "fp32", "verify": False}
+        bundle = coded(made, tmp_path / f"{len(cuts)}-coded", options)
+        decoding, _ = start(replace(made, bundle=bundle))
+        decoding.feed(np.array([[4, 9]]))
+        for index in range(len(cuts)):
+            decoding.run(index)
+        decoding.feed(np.array([[7]]))
+        for index in range(len(cuts)):
+            decoding.run(index, "low-rank" if index else "full")
+        states.append(decoding.states.copy())
+    np.testing.assert_allclose(states[0], states[1], atol=TOLERANCE)
+
+
+def test_valid(made: Made) -> None:
+    """By the checker and strict shape inference; node names are paths, and inputs are used."""
+    for component in made.bundle.manifest.components.values():
+        path = made.bundle.path(component.file)
+        onnx.checker.check_model(str(path), full_check=True)
+        model = onnx.load(path)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        names = [node.name for node in model.graph.node]
+        assert len(set(names)) == len(names)
+        assert [name for name in names if not MODULE.fullmatch(name)] == []
+        used = {name for node in model.graph.node for name in node.input}
+        assert {value.name for value in model.graph.input} <= used
 
 
 def opened(bundle: Bundle, **changes: Any) -> Components:
