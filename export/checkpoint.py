@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import zipfile
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from edgedec.errors import CheckpointError, MissingDependencyError
 from edgedec.export.peft import CONFIG, LoraFacts, adapter_file, apply_adapter
 from edgedec.export.weights import Tensor, Tensors
 from edgedec.runtime.manifest import Source
+
+logger = logging.getLogger(__name__)
 
 PICKLES = ("pytorch_model*.bin", "adapter_model.bin")
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.spm", "*.txt", "LICENSE*", "NOTICE*")
@@ -77,6 +80,13 @@ def open_checkpoint(
     if file is None:
         return under
     config = read_json(folder / CONFIG)
+    named = config.get("base_model_name_or_path")
+    if not alone and named not in (None, "", ".", str(folder)):
+        logger.warning(
+            "the adapter in %s was trained on %s; it is used with the weights beside it.",
+            label,
+            named,
+        )
     stored = _read_weights(file)
     tensors, facts = apply_adapter(config, stored, under.tensors, keep=keep_lora)
     digest = hashlib.sha256((under.source.sha256 + _hash_files([folder / CONFIG, file])).encode())

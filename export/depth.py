@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edgedec.errors import CheckpointError
+from edgedec.export.spec import is_number
 from edgedec.export.weights import Array, Tensor, Tensors, Weights
 
 Parameters = dict[str, Any]
@@ -155,7 +156,7 @@ def _lora_drop(
     if not parts:
         return None
     alpha, cycle = config.get("lora_alpha"), config.get("drop_cycle", CYCLE)
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not np.isfinite(alpha):
+    if not is_number(alpha):
         raise CheckpointError(
             f"config.json has no number 'lora_alpha', by which {_adapter(layer, min(parts))} is "
             f"scaled, but {str(alpha)[:40]!r}."
@@ -180,7 +181,7 @@ def _routers(tensors: Tensors, layers: int, width: int, defaults: Parameters) ->
     for i in parts:
         _expect_with_bias(tensors, f"router.{i}", width)
     threshold = defaults.get("threshold", THRESHOLD)
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+    if not is_number(threshold):
         raise CheckpointError(
             f"'edgedec.depth.first.threshold' of config.json cannot be {str(threshold)[:40]!r}."
         )

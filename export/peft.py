@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from edgedec.errors import CheckpointError
+from edgedec.export.spec import is_number
 from edgedec.export.weights import Array, Tensor, Tensors
 
 CONFIG = "adapter_config.json"
@@ -198,7 +199,7 @@ def _sorted_out(
 
 def _adapter(config: Mapping[str, Any], module: str, down: Tensor, up: Tensor) -> Adapter:
     rank = _setting(config, "rank_pattern", "r", module, _is_rank)
-    alpha = _setting(config, "alpha_pattern", "lora_alpha", module, _is_number)
+    alpha = _setting(config, "alpha_pattern", "lora_alpha", module, is_number)
     if len(down.shape) != 2 or down.shape[0] != rank:
         raise CheckpointError(
             f"tensor {down.name!r} has shape {list(down.shape)}, but {CONFIG} says rank {rank}."
@@ -215,7 +216,7 @@ def _setting(
     for pattern, special in (config.get(pattern_key) or {}).items():
         try:
             matches = re.match(rf"(.*\.)?({pattern})$", module)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise CheckpointError(
                 f"{pattern_key!r} of {CONFIG} has a pattern that is none: {str(pattern)[:40]!r}."
             ) from error
@@ -243,7 +244,3 @@ def _check_shapes(adapter: Adapter, weight: Tensor, *, turned: bool) -> None:
 
 def _is_rank(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1 << 16
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 MOST_LAYERS = 1 << 12
 LARGEST = 1 << 24
 """No width, number of rows or distance of any model is larger."""
+LARGEST_NUMBER = 1e30
+"""No factor of any model is larger; float32 reaches a little further."""
 
 
 def check_sizes(most: int = LARGEST, **sizes: Any) -> None:
@@ -17,6 +19,12 @@ def check_sizes(most: int = LARGEST, **sizes: Any) -> None:
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= most:
             raise ValueError(f"{name} cannot be {str(size)[:40]!r}")
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a JSON value is a number that a model can be scaled by."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= LARGEST_NUMBER  # which NaN is not
 
 
 def check_numbers(**numbers: Any) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.export.tiny import (
     ATTENTIONS,
     CONFIGS,
@@ -24,13 +28,15 @@ from tests.export.tiny import (
 from edgedec.errors import CheckpointError, InputError
 from edgedec.export import export_checkpoint
 from edgedec.export.checkpoint import open_checkpoint
-from edgedec.export.depth import DepthFacts, LoraDrop, Routers
+from edgedec.export.depth import DepthFacts, LoraDrop, Routers, read_depth
+from edgedec.export.depth_plan import plan_depth
 from edgedec.export.families import depth_of, open_model
 from edgedec.export.offers import read_offers
 from edgedec.export.quantized import quantize_source
-from edgedec.export.weights import Weights
+from edgedec.export.weights import Tensor, Weights
 from edgedec.quantize.options import QuantizeOptions
 from edgedec.runtime.bundle import open_bundle
+from edgedec.runtime.depth.options import POLICIES, policy_from
 from edgedec.runtime.manifest import Manifest
 
 FAMILIES = list(CONFIGS)
@@ -298,3 +304,39 @@ def test_offers(tmp_path: Path) -> None:
     assert "5 layers" in str(reasons["free"])
     assert offers.lora is not None
     assert offers.depth.routers == Routers((1, 2, 3), 0.5)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from([10**400, 2, "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from([*POLICIES, "threshold", "exit", "layers"]), inner)
+    ),
+    max_leaves=6,
+)
+OWN = st.fixed_dictionaries({}, optional={"exit_layers": JSON, "depth": JSON})
+CONFIG = st.fixed_dictionaries(
+    {"lora_alpha": JSON | st.just(4)},
+    optional={"lora_rank": JSON, "drop_cycle": JSON, "edgedec": OWN | JSON},
+)
+EXTRA = adapters("llama", 1, 2) | routers(1, 2)
+
+
+@given(config=CONFIG)
+def test_any_configuration_ends_in_a_plan_or_a_sentence(config: dict[str, Any]) -> None:
+    found = {
+        name.removeprefix("model."): Tensor(name, array.shape, "float32", partial(np.copy, array))
+        for name, array in EXTRA.items()
+    }
+    try:
+        facts = read_depth(config, found, "layers.{i}", LAYERS, WIDTH)
+    except CheckpointError:
+        return
+    assert facts.lora_drop is not None
+    for policy in POLICIES:
+        try:
+            plan = plan_depth([policy], facts)
+        except InputError:
+            continue
+        # The runtime makes the same policy of what is recorded.
+        policy_from(policy, json.loads(json.dumps(plan.policies[policy])))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.export.tiny import (
     ATTENTIONS,
     WIDTH,
@@ -24,6 +27,8 @@ from edgedec.errors import CheckpointError, EdgedecError, InputError
 from edgedec.export import export_checkpoint
 from edgedec.export.checkpoint import open_checkpoint
 from edgedec.export.families import open_model
+from edgedec.export.peft import REFUSED, apply_adapter
+from edgedec.export.weights import Tensor
 from edgedec.runtime.bundle import open_bundle
 
 
@@ -141,7 +146,8 @@ def test_pickled_adapter(tmp_path: Path) -> None:
 
 
 Q = "base_model.model.model.layers.1.self_attn.q_proj"
-FITTING = lora(tensors("llama"), "model.layers.1.self_attn.q_proj")
+BASE = tensors("llama")
+FITTING = lora(BASE, "model.layers.1.self_attn.q_proj")
 EMBEDDING = {"base_model.model.model.embed_tokens.lora_embedding_A": random(2, 30)}
 ADAPTERS: list[tuple[Arrays, dict[str, Any], str]] = [
     (FITTING, {"peft_type": "IA3"}, "adapter_config.json is of type 'IA3'"),
@@ -230,3 +236,34 @@ def test_damaged_files_end_in_sentences(tmp_path: Path) -> None:
             open_checkpoint(folder)
         (folder / name).write_bytes(good)
     assert json.loads((folder / "adapter_config.json").read_text())["r"] == 2
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**400, 0, 2, 6])
+    | st.floats()
+    | st.sampled_from(["", "LORA", "q_proj", "(", ".*"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+OTHERS = "peft_type r lora_alpha rank_pattern alpha_pattern use_rslora init_lora_weights"
+KEYS = st.sampled_from([*REFUSED, *OTHERS.split(), "fan_in_fan_out"])
+
+
+@given(changes=st.dictionaries(KEYS, JSON, max_size=3), keep=st.booleans())
+def test_any_configuration_ends_in_tensors_or_a_sentence(
+    changes: dict[str, Any], keep: bool
+) -> None:
+    def stored(arrays: Arrays) -> dict[str, Tensor]:
+        return {n: Tensor(n, a.shape, "float32", partial(np.copy, a)) for n, a in arrays.items()}
+
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 6} | changes
+    try:
+        found, facts = apply_adapter(config, stored(FITTING), stored(BASE), keep=keep)
+        merged = found["model.layers.1.self_attn.q_proj.weight"].read()
+    except CheckpointError:
+        return
+    assert facts.modules == 1
+    assert np.isfinite(merged).all()
