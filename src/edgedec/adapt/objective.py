@@ -29,6 +29,7 @@ class Setup:
         rank: of low-rank corrections.
         alpha: they are scaled by alpha / rank.
         seed: of everything random.
+        with_lora: correct the decoder's products where the method itself does not.
         left_alone: modules of a layer whose rows or columns stand in another order than the
             checkpoint's: they get no corrections, which could not be stored as they are.
     """
@@ -38,6 +39,7 @@ class Setup:
     rank: int
     alpha: float
     seed: int
+    with_lora: bool = False
     left_alone: frozenset[str] = frozenset()
 
     def lora(self) -> dict[str, LowRank]:

@@ -23,6 +23,7 @@ class AdaptOptions:
         minutes: of training instead; two runs then differ.
         batch_tokens: tokens of a batch, padding included.
         lr: highest learning rate.
+        lora: with ``lora-drop``, train LoRA of the decoder's products, too.
         seed: of everything random.
         device: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
         threads: of the CPU; None for all.
@@ -38,6 +39,7 @@ class AdaptOptions:
     minutes: float | None = None
     batch_tokens: int = 2048
     lr: float = 1e-3
+    lora: bool = False
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -77,5 +79,6 @@ class AdaptOptions:
             "minutes": self.minutes,
             "batch_tokens": self.batch_tokens,
             "lr": self.lr,
+            "lora": self.lora,
             "seed": self.seed,
         }

@@ -101,7 +101,15 @@ def adapt(
     policy.needs(spec.decoder.layers)  # raises what this decoder cannot do
     twin = Twin(spec, weights, device_of(options.device))
     permuted = family_of(opened.config).permuted
-    setup = Setup(twin, policy, options.rank, options.scale, options.seed, frozenset(permuted))
+    setup = Setup(
+        twin,
+        policy,
+        options.rank,
+        options.scale,
+        options.seed,
+        with_lora=options.lora,
+        left_alone=frozenset(permuted),
+    )
     with (
         threads(options.threads),
         workplace(target, resume=options.resume, force=options.force) as work,

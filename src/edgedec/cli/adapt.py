@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--rank", type=int, default=16, show_default=True, help="Of low-rank corrections.")
 @click.option("--alpha", type=float, help="They are scaled by alpha / rank.  [default: 2 rank]")
+@click.option("--lora", is_flag=True, help="With lora-drop: train LoRA of all products, too.")
 @click.option("--steps", type=int, help="Train for so many steps.  [default: 1000]")
 @click.option("--minutes", type=float, help="Train for so many minutes instead.")
 @click.option(

@@ -2,7 +2,8 @@
 
 As in the released code, adapters alone are trained in one pass: a position between two refreshes
 gets the layer's output at the refresh before it, plus a low-rank correction that reads the layer's
-input there; attention sees keys and values of all positions.
+input there; attention sees keys and values of all positions. On demand LoRA of the decoder's
+products (arXiv 2106.09685) is trained with them, which the source does not do.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class LoraDrop:
         sizes = {str(layer): (spec.d_model, spec.d_model) for layer in layers}
         made = fresh(sizes, setup.rank, setup.alpha, setup.seed, setup.twin.device)
         self._layers = {int(name): low for name, low in made.items()}
+        self._lora = setup.lora() if setup.with_lora else {}
         self._config = {
             "drop_cycle": setup.policy.cycle,
             "lora_rank": setup.rank,
@@ -42,7 +44,8 @@ class LoraDrop:
 
     def trainable(self) -> dict[str, Tensor]:
         """See `Objective`."""
-        return trainable({str(layer): low for layer, low in self._layers.items()})
+        adapters = {f"layer.{layer}": low for layer, low in self._layers.items()}
+        return trainable(adapters, self._lora)
 
     def phases(self) -> tuple[float, ...]:
         """See `Objective`."""
@@ -58,8 +61,9 @@ class LoraDrop:
         positions = feed.target.shape[1]
         table = action_table(self._policy, self._twin.spec.decoder.layers, positions)
         hook = follow(at_positions(table, feed.prompt, positions), self._layers)
-        return [self._twin.head(self._twin.decode(feed.target, source, hook=hook)[-1])]
+        states = self._twin.decode(feed.target, source, adapters=self._lora, hook=hook)
+        return [self._twin.head(states[-1])]
 
     def trained(self) -> Trained:
         """See `Objective`."""
-        return Trained(layers=self._layers, config=self._config)
+        return Trained(lora=self._lora, layers=self._layers, config=self._config)
