@@ -24,7 +24,8 @@ unchanged (state propagation, arXiv 2207.07061); keys and values, and the hidden
 step with a low-rank correction (arXiv 2601.02569)."""
 Measure = Literal["softmax_diff", "softmax_max", "state", "meta"]
 """Confidence at an exit: difference of the two highest probabilities; the highest; cosine of the
-hidden states before and after the last stage; a trained classifier of the hidden state."""
+hidden states before and after the last stage (-1 after the first); a trained classifier of the
+hidden state."""
 Then = Literal["choose", "look", "draft", "verify"]
 
 
@@ -49,7 +50,8 @@ class Plan:
     """What to run next, and what then.
 
     The first pass takes the step's new tokens (stage 0), or goes on where the last plan of the same
-    step stopped. Where positions of earlier steps wait before a stage, it takes them along.
+    step stopped; after a plan with ``wait``, with what waits before its stage. Where positions of
+    earlier steps wait before a stage, it takes them along.
 
     Attributes:
         passes: stages in order.
@@ -67,7 +69,7 @@ class Plan:
         measure: with ``look``, what to report; with ``draft``, report the drafted token's
             probability if this is ``softmax_max``.
         draft: with ``verify``, tokens to be fed together with the last decided one (drafts that no
-            stage computed).
+            stage computed); those beyond the length limit are left out.
         shadow: with ``verify``, stages after which the head is read at every position of the round
             too (arXiv 2504.05598).
     """
