@@ -29,7 +29,7 @@ from depths.measure import FULL, Outcome, Subject, measure
 from rich.console import Console
 
 import edgedec
-from edgedec.builtin import builtin_checkpoint
+from edgedec.builtin import CHECKPOINTS
 from edgedec.errors import InputError
 from edgedec.runtime.depth.options import make_policy
 from edgedec.runtime.text import Tokenizer
@@ -76,9 +76,7 @@ def main() -> None:
 @common
 def g2p(dictionary: Path, limit: int, **options: Any) -> None:
     """Word errors and milliseconds per word of the built-in model."""
-    checkpoint = builtin_checkpoint("g2p")
-    assert checkpoint is not None
-    run(checkpoint, policies.G2P, lambda t: cases.g2p(t, dictionary, limit), **options)
+    run(CHECKPOINTS / "g2p", policies.G2P, lambda t: cases.g2p(t, dictionary, limit), **options)
 
 
 @main.command("lm")

@@ -294,3 +294,6 @@ def test_depths_that_cannot_be(invoke: Invoke, arguments: list[str], sentence: s
     resolve_bundle("g2p")
     fails(invoke("run", "g2p", "model", *arguments), sentence)
     fails(invoke("run", "g2p", "model", *arguments, "--stats"), sentence)
+    result = invoke("run", "g2p", "-", *arguments, stdin="model\n")
+    fails(result, sentence)
+    assert "line 1" not in result.stderr

@@ -105,6 +105,8 @@ def command(
         note(f"{source} has no lines: nothing to do.")
 
     generator = _load(bundle, device, threads, depth)
+    # Options that do not go together are no line's fault.
+    generator.generate([], batch_size=1, first_row=0, **given)
     beside = _beside(generator, depth) if stats else None
     with lines.open_output(output) as out:
         if source is None:
