@@ -45,7 +45,7 @@ LLAMA: dict[str, Any] = {
 
 def write_t5(folder: Path) -> Path:
     """A T5 v1.1 with a tied head."""
-    shapes = {"shared.weight": (len(WORDS), D)}
+    shapes: dict[str, tuple[int, ...]] = {"shared.weight": (len(WORDS), D)}
     for side, layers in (("encoder", 1), ("decoder", LAYERS)):
         attentions = ("SelfAttention", "EncDecAttention")[: 1 if side == "encoder" else 2]
         for i in range(layers):

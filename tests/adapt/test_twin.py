@@ -61,12 +61,15 @@ def test_logits_of_a_padded_batch(kind: str) -> None:
     spec, weights = spec_of(kind), weights_of(kind)
     source, target = tokens(3, 30, 1), tokens(3, 25, 2)
     mask = (np.arange(30) < np.array([[30], [4], [17]])).astype(np.int64)
-    given_source = (source, mask) if spec.encoder is not None else (None, None)
-    expected = Reference(spec, weights).logits(*given_source, target)
+    reads = spec.encoder is not None
+    expected = Reference(spec, weights).logits(
+        source if reads else None, mask if reads else None, target
+    )
 
     twin = Twin(spec, weights)
-    tensors = [None if a is None else torch.from_numpy(a) for a in given_source]
-    states = twin.decode(torch.from_numpy(target), twin.encode(*tensors))
+    memory = twin.encode(torch.from_numpy(source), torch.from_numpy(mask))
+    assert (memory is not None) == reads
+    states = twin.decode(torch.from_numpy(target), memory)
     assert len(states) == LAYERS + 1
     assert close(twin.head(states[-1]).numpy(), expected)
 
