@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from edgedec.runtime.depth.clock import Clock
 from edgedec.runtime.depth.costs import Costs
 from edgedec.runtime.depth.layout import Layout, Needs
-from edgedec.runtime.depth.passes import all_stages, check_layers, check_range, through
+from edgedec.runtime.depth.passes import all_stages, check_layers, check_range
 from edgedec.runtime.depth.plan import Plan, Request, Signals
 
 Numbers = NDArray[np.float64]
 PRIOR = 0.5
 """Of a draft that held and of one that did not, before anything was seen: nothing is certain."""
+MARGIN = 1.05
+"""Drafts must promise so many times the tokens per second of full depth: what the loop takes for
+each of them is not measured."""
 
 
 @dataclass(frozen=True)
@@ -165,13 +168,16 @@ class DelPlanner:
 
     def __post_init__(self) -> None:
         self.learned = Learned(Counts(len(self.exits), self.policy.omega))
-        self._draft = [
-            Plan(through(range(below)), "draft", wait=True, measure="softmax_max")
-            for below in self.exits
-        ]
         everything = all_stages(self.layout)
         self._plain = everything
         shadows = {False: (), True: tuple(below - 1 for below in self.exits)}
+        self._draft = {
+            (reads, place): Plan(
+                everything.passes[:below], "draft", wait=True, measure="softmax_max", shadow=shadow
+            )
+            for reads, shadow in shadows.items()
+            for place, below in enumerate(self.exits)
+        }
         self._verify = {
             reads: Plan(everything.passes, "verify", shadow=shadow)
             for reads, shadow in shadows.items()
@@ -198,7 +204,7 @@ class DelPlanner:
             return self._finish[self._reads, learned.chosen]
         if len(self._probabilities) == learned.most or signals.probability < learned.stop:
             return self._verify[self._reads]
-        return self._draft[learned.chosen]
+        return self._draft[self._reads, learned.chosen]
 
     def _begin(self, step: int) -> Plan:
         """The first plan of a round."""
@@ -206,7 +212,7 @@ class DelPlanner:
         self._probabilities.clear()
         self._reads = self.learned.wait == 0
         if self.learned.chosen is not None:
-            return self._draft[self.learned.chosen]
+            return self._draft[self._reads, self.learned.chosen]
         return self._verify[True] if self._reads else self._plain
 
     def _learn(self, signals: Signals) -> None:
@@ -239,7 +245,7 @@ class DelPlanner:
         """Find the exit and the drafts with the most expected tokens per second."""
         costs = Costs(clock, self.layout, self.policy.max + 1)
         numbers = np.arange(self.policy.max + 1)
-        best, self.learned.chosen = 1.0 / float(costs.rounds(0, numbers[:1])[0]), None
+        best, self.learned.chosen = MARGIN / float(costs.rounds(0, numbers[:1])[0]), None
         acceptance = self.learned.counts.acceptance()
         for place, below in enumerate(self.exits):
             tokens = np.cumsum(acceptance[place] ** numbers)  # the last of them is no draft

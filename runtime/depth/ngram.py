@@ -33,7 +33,7 @@ class Ngram:
     one_row: ClassVar[bool] = True
 
     n: int = 3
-    drafts: int = 6
+    drafts: int = 8
     least: int = 1
 
     def __post_init__(self) -> None:
