@@ -36,8 +36,7 @@ class KVCache:
         self.lengths: NDArray[np.int64] = np.zeros((layers, rows), np.int64)
         # The same as plain numbers, a row's maximum each: NumPy's would cost more than a copy.
         self._longest = [0] * layers
-        # Of a single row, both are equal, and Python writes a number faster than NumPy adds one.
-        self._plain = memoryview(self.lengths.reshape(-1))
+        self._view_lengths()
         self._buffers: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
         self._grow(VIEW)
 
@@ -69,10 +68,12 @@ class KVCache:
             if self.rows == 1:
                 for layer in layers:
                     self._plain[layer] = self._longest[layer]
-            else:
-                self.lengths[layers.start : layers.stop] += counts
-        else:
-            self.lengths[layers.start : layers.stop] += counts
+                return
+        lengths = self._spans.get(layers)
+        if lengths is None:
+            lengths = self._spans[layers] = self.lengths[layers.start : layers.stop]
+        lengths += counts
+        if not isinstance(counts, int):
             self._measure(layers)
 
     def crop(self, length: int) -> None:
@@ -97,13 +98,18 @@ class KVCache:
             for key, value in self._buffers
         ]
         self.lengths = np.repeat(self.lengths, copies, axis=1)
-        self._plain = memoryview(self.lengths.reshape(-1))
+        self._view_lengths()
         self.rows *= copies
 
     @property
     def nbytes(self) -> int:
         """Bytes of all buffers."""
         return sum(key.nbytes + value.nbytes for key, value in self._buffers)
+
+    def _view_lengths(self) -> None:
+        # Of a single row, both are equal, and Python writes a number faster than NumPy adds one.
+        self._plain = self.lengths.reshape(-1).data
+        self._spans: dict[range, NDArray[np.int64]] = {}
 
     def _measure(self, layers: range) -> None:
         for layer in layers:
