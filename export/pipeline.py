@@ -21,6 +21,7 @@ from edgedec.export.peft import HOW
 from edgedec.export.reference import Reference
 from edgedec.export.route import Exported
 from edgedec.export.tokenizer import convert_tokenizer
+from edgedec.export.verify_depth import verify_depth
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.depth.options import parse_depth
 from edgedec.runtime.generation import GenerationConfig
@@ -133,6 +134,7 @@ def _through_family(checkpoint: Checkpoint, options: Options) -> Exported:
         cuts = depth.needs.cuts.union(stage.first for stage in stages)
         stages = parse_stages(sorted(cuts), spec.decoder.layers)
     graphs = model_graphs(spec, weights, stages, options.dtype, depth.needs)
+    reference = Reference(spec, weights)
     family = family_of(checkpoint.config)
     config = checkpoint.config
     if family.generation is not None:
@@ -155,7 +157,8 @@ def _through_family(checkpoint: Checkpoint, options: Options) -> Exported:
             checkpoint.generation_config, config, encoder_decoder=spec.encoder is not None
         ),
         tokenizer=checkpoint.folder,
-        reference=Reference(spec, weights).logits,
+        reference=reference.logits,
+        check_depth=lambda bundle, tolerance: verify_depth(bundle, reference, tolerance),
         policies=depth.policies,
         routed=tuple(sorted(depth.needs.routers)),
     )
@@ -165,7 +168,10 @@ def _verified(bundle: Bundle, model: Exported, options: Options, progress: Progr
     from edgedec.export.verify import TOLERANCE, verify
 
     progress("verifying", 0.0)
-    verified = verify(bundle, model.reference, TOLERANCE[options.dtype], model.check)
+    tolerance = TOLERANCE[options.dtype]
+    verified = verify(bundle, model.reference, tolerance, model.check)
+    if model.check_depth is not None:
+        model.check_depth(bundle, tolerance)
     progress("verifying", 1.0)
     return replace(bundle.manifest, verified=verified)
 

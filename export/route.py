@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.manifest import Interface, Stage
 
@@ -37,6 +38,8 @@ class Exported:
         tokenizer: folder with the tokenizer's files.
         reference: another implementation of the model, to hold the graphs against.
         check: how many source and target tokens that takes.
+        check_depth: holds what only depth policies use against the same, within a fraction of the
+            largest value; None where there is nothing of that kind.
         policies: depth policies that it was made for, with their parameters.
         routed: layers that have a router.
     """
@@ -49,5 +52,6 @@ class Exported:
     tokenizer: Path
     reference: Logits
     check: tuple[int, int] = (9, 9)
+    check_depth: Callable[[Bundle, float], None] | None = None
     policies: Mapping[str, dict[str, Any]] = field(default_factory=lambda: {"full": {}})
     routed: tuple[int, ...] = ()
