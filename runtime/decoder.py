@@ -84,7 +84,7 @@ class Decoding:
     def _bind(self) -> None:
         """Make the memory of passes, for these rows."""
         io = self.components.interface
-        self._hidden = HiddenMemory(len(self._stages) + 1, self.rows, io.d_model)
+        self._hidden = HiddenMemory(self.rows, io.d_model)
         self._bindings = Bindings(
             self.components, self.memory, self.cache, self._hidden, self._anchors
         )

@@ -18,14 +18,13 @@ class HiddenMemory:
     Slot 0, before the first stage, which takes tokens, is free for other uses.
 
     Args:
-        slots: how many.
         rows: sequences decoded side by side.
         width: channels of a hidden state.
     """
 
-    def __init__(self, slots: int, rows: int, width: int) -> None:
+    def __init__(self, rows: int, width: int) -> None:
         self._rows, self._width = rows, width
-        self._flat = [empty(rows * SHORT * width) for _ in range(slots)]
+        self._flat: dict[int, NDArray[np.float32]] = {}
         self._views: dict[tuple[int, int], NDArray[np.float32]] = {}
         self._long: set[tuple[int, int]] = set()
 
@@ -38,6 +37,8 @@ class HiddenMemory:
                 view = empty(*shape)
                 self._long.add((slot, positions))
             else:
+                if slot not in self._flat:
+                    self._flat[slot] = empty(self._rows * SHORT * self._width)
                 view = self._flat[slot][: self._rows * positions * self._width].reshape(shape)
             self._views[slot, positions] = view
         return view
