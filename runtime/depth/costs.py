@@ -63,6 +63,15 @@ class Costs:
         )
         return found
 
+    def feed(self, below: int) -> float:
+        """Time of one more draft's way: alone below the exit, with the others above."""
+        return float(self._single[:below].sum() + self._other[below:].sum())
+
+    @property
+    def head(self) -> float:
+        """Time of the head for one position."""
+        return float(self._single[-1])
+
 
 def _part(what: list[object], stages: int) -> int | None:
     """Index of what was measured: stages in order, then the head; None for anything else."""

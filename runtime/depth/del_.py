@@ -6,25 +6,22 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgedec.runtime.depth.acceptance import Acceptance, kind_of
 from edgedec.runtime.depth.clock import Clock
 from edgedec.runtime.depth.costs import Costs
 from edgedec.runtime.depth.layout import Layout, Needs
 from edgedec.runtime.depth.passes import all_stages, check_layers, check_range
 from edgedec.runtime.depth.plan import Plan, Request, Signals
 
-Numbers = NDArray[np.float64]
-PRIOR = 0.5
-"""Of a draft that held and of one that did not, before anything was seen: nothing is certain."""
-MARGIN = 1.05
+MARGIN = 1.02
 """Drafts must promise so many times the tokens per second of full depth: what the loop takes for
 each of them is not measured."""
 
 
 @dataclass(frozen=True)
 class Del:
-    """Draft from the exit that promises most tokens per second, as long as drafts look certain.
+    """Draft from the exit that promises most tokens per second, as long as drafts are worth it.
 
     After verification the head also reads the hidden states that every exit had in this round
     (shadow tokens): what each would have drafted, and how sure. Decayed counts of these estimate
@@ -32,7 +29,10 @@ class Del:
 
     - Expected tokens are divided by measured seconds, head included, and not by layers.
     - Not to draft at all is a choice too, and the first.
-    - The best number of drafts bounds a round, and not only their probability.
+    - Drafting stops where the next draft costs more seconds than the tokens that it promises. The
+      source stops below a probability, half-way between the mean of drafts that held and of those
+      that did not, whatever a draft costs. A draft that is not worth its own way through the
+      layers is compared only, which costs nothing more.
     - Counts go on from text to text, where the source begins with each prompt's own; they decay
       more slowly, too (the source: 0.95).
     - All exits are read less and less often while the choice stays: each reading is a product with
@@ -49,7 +49,7 @@ class Del:
     one_row: ClassVar[bool] = True
 
     max: int = 18
-    omega: float = 0.99
+    omega: float = 0.998
     interval: int = 64
     exits: tuple[int, ...] = ()
 
@@ -82,50 +82,6 @@ class Del:
         return DelPlanner(self, layout, tuple(layout.stage_from(layer) for layer in given))
 
 
-class Counts:
-    """What was seen of every exit's drafts, older rounds counting less.
-
-    Attributes:
-        right, wrong: float64 ``[exits]``, decayed numbers of drafts that held and that did not.
-        sure, unsure: sums of these drafts' probabilities.
-    """
-
-    def __init__(self, exits: int, omega: float) -> None:
-        self.omega = omega
-        self.right = np.zeros(exits)
-        self.wrong = np.zeros(exits)
-        self.sure = np.zeros(exits)
-        self.unsure = np.zeros(exits)
-
-    def add(
-        self, held: NDArray[np.bool_], probabilities: Numbers, exits: slice = slice(None)
-    ) -> None:
-        """Count a round: ``[exits, positions]``, whether a draft held, and its probability."""
-        for total, new in (
-            (self.right, held.sum(axis=1)),
-            (self.wrong, (~held).sum(axis=1)),
-            (self.sure, (held * probabilities).sum(axis=1)),
-            (self.unsure, (~held * probabilities).sum(axis=1)),
-        ):
-            total[exits] = self.omega * total[exits] + new
-
-    def acceptance(self) -> Numbers:
-        """Estimated probability that an exit's draft holds, float64 ``[exits]``."""
-        found: Numbers = (self.right + PRIOR) / (self.right + self.wrong + 2 * PRIOR)
-        return found
-
-    def least_sure(self, index: int) -> float:
-        """Probability below which an exit's draft is the last of its round.
-
-        Half-way between the mean of those that held and of those that did not; 0 before there are
-        both.
-        """
-        right, wrong = self.right[index], self.wrong[index]
-        if not right or not wrong:
-            return 0.0
-        return float(self.sure[index] / right + self.unsure[index] / wrong) / 2
-
-
 @dataclass
 class Learned:
     """What the rounds so far say, of this text and of those before it.
@@ -133,16 +89,22 @@ class Learned:
     Attributes:
         counts: of every exit's drafts.
         chosen: the exit that drafts, by its place among the exits; None: no drafts.
-        most: drafts of a round, at most.
-        stop: probability below which a draft is the last.
+        mean: estimated probability that a draft of this exit holds,
+        by_kind: and that one of a kind does.
+        worth: seconds that a token takes now,
+        feed: a draft on its way through the layers,
+        head: and the choice of one.
         wait: rounds until all exits are read again,
         waited: and rounds between the last two readings.
     """
 
-    counts: Counts
+    counts: Acceptance
     chosen: int | None = None
-    most: int = 1
-    stop: float = 0.0
+    mean: float = 0.0
+    by_kind: list[float] = field(default_factory=list)
+    worth: float = 0.0
+    feed: float = 0.0
+    head: float = 0.0
     wait: int = 0
     waited: int = 0
 
@@ -164,10 +126,11 @@ class DelPlanner:
     learned: Learned = field(init=False)
     _step: int = 0
     _reads: bool = False
+    _chain: float = 1.0
     _probabilities: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.learned = Learned(Counts(len(self.exits), self.policy.omega))
+        self.learned = Learned(Acceptance(len(self.exits), self.policy.omega))
         everything = all_stages(self.layout)
         self._plain = everything
         shadows = {False: (), True: tuple(below - 1 for below in self.exits)}
@@ -202,7 +165,12 @@ class DelPlanner:
         self._probabilities.append(signals.probability)
         if signals.ended:
             return self._finish[self._reads, learned.chosen]
-        if len(self._probabilities) == learned.most or signals.probability < learned.stop:
+        self._chain *= learned.by_kind[kind_of(signals.probability)]
+        promised = self._chain * learned.worth
+        if promised <= learned.feed:
+            return self._finish[self._reads, learned.chosen]
+        promised *= learned.mean
+        if len(self._probabilities) == self.policy.max or promised <= learned.feed + learned.head:
             return self._verify[self._reads]
         return self._draft[self._reads, learned.chosen]
 
@@ -210,6 +178,7 @@ class DelPlanner:
         """The first plan of a round."""
         self._step = step
         self._probabilities.clear()
+        self._chain = 1.0
         self._reads = self.learned.wait == 0
         if self.learned.chosen is not None:
             return self._draft[self._reads, self.learned.chosen]
@@ -222,7 +191,7 @@ class DelPlanner:
             assert signals.targets is not None
             assert signals.shadow_probabilities is not None
             held = signals.shadow_tokens == signals.targets
-            learned.counts.add(held, signals.shadow_probabilities.astype(np.float64))
+            learned.counts.add(held, signals.shadow_probabilities)
             before = learned.chosen
             self._choose(signals.clock)
             longer = min(max(1, 2 * learned.waited), self.policy.interval)
@@ -235,22 +204,24 @@ class DelPlanner:
                 held = np.arange(seen) < signals.accepted
                 learned.counts.add(
                     held[None],
-                    np.array([self._probabilities[:seen]]),
+                    np.array([self._probabilities[:seen]], np.float32),
                     slice(learned.chosen, learned.chosen + 1),
                 )
         if learned.chosen is not None:
-            learned.stop = learned.counts.least_sure(learned.chosen)
+            learned.mean = float(learned.counts.mean()[learned.chosen])
+            learned.by_kind = learned.counts.by_kind(learned.chosen)
 
     def _choose(self, clock: Clock | None) -> None:
         """Find the exit and the drafts with the most expected tokens per second."""
         costs = Costs(clock, self.layout, self.policy.max + 1)
         numbers = np.arange(self.policy.max + 1)
-        best, self.learned.chosen = MARGIN / float(costs.rounds(0, numbers[:1])[0]), None
-        acceptance = self.learned.counts.acceptance()
+        best, learned = MARGIN / float(costs.rounds(0, numbers[:1])[0]), self.learned
+        learned.chosen = None
+        acceptance = learned.counts.mean()
         for place, below in enumerate(self.exits):
             tokens = np.cumsum(acceptance[place] ** numbers)  # the last of them is no draft
-            rates = (tokens / costs.rounds(below, numbers))[1:]
-            most = int(rates.argmax())
-            if rates[most] > best:
-                best = float(rates[most])
-                self.learned.chosen, self.learned.most = place, most + 1
+            rate = float((tokens / costs.rounds(below, numbers))[1:].max())
+            if rate > best:
+                best, learned.chosen = rate, place
+                learned.worth, learned.feed = 1 / rate, costs.feed(below)
+        learned.head = costs.head

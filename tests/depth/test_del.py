@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tests.depth.layouts import NOTHING, of_cuts, request, singles
 
 from edgedec.errors import InputError
+from edgedec.runtime.depth.acceptance import Acceptance, kind_of
 from edgedec.runtime.depth.clock import Clock
 from edgedec.runtime.depth.costs import Costs
-from edgedec.runtime.depth.del_ import Counts, Del, DelPlanner
+from edgedec.runtime.depth.del_ import Del, DelPlanner
 from edgedec.runtime.depth.options import check
 from edgedec.runtime.depth.passes import through
 from edgedec.runtime.depth.plan import Plan, Signals
@@ -48,42 +49,63 @@ def shown(
 
 
 def test_trace() -> None:
-    planner = Del(max=3, omega=0.95).start(THREE, request())
+    planner = Del(max=3, omega=0.5).start(THREE, request())
     reads = Plan(EVERYTHING, "verify", shadow=(0, 1))
     # nothing is known: no drafts, all exits are read
     assert planner.plan(1, NOTHING) == reads
-    # The first exit was wrong, the second right: acceptance (0 + .5) / 2 = .25 and .75. Stages take
-    # 1, 1 and 10, the head 0.1, so full depth gives 1 / 12.1 = 0.083 tokens a second; the first
-    # exit at best (1 + .25) / (1.1 + 12.1) = 0.095; the second with one draft
-    # (1 + .75) / (2.1 + 12.1) = 0.123, with three (1 + .75 + .5625 + .4219) / (6.3 + 12.1) = 0.149.
+    # The first exit was wrong, the second right: acceptance (0 + 1) / 3 = .333 and .667. The stages
+    # take 1, 1 and 10, the head 0.1, so full depth gives 1 / 12.1 = 0.083 tokens a second; the first
+    # exit at best (1 + .333) / (1.1 + 12.1) = 0.101; the second with one draft
+    # (1 + .667) / (2.1 + 12.1) = 0.117, with three (1 + .667 + .444 + .296) / (6.3 + 12.1) = 0.131.
     times = clock(1, 0.1, deep=10)
     seen = shown([7], [5], [7], clock=times)
     draft = Plan(through([0, 1]), "draft", wait=True, measure="softmax_max", shadow=(0, 1))
     assert planner.plan(2, seen) == draft
-    assert np.allclose(planner.learned.counts.acceptance(), [0.25, 0.75])
-    assert planner.plan(2, Signals(token=4, probability=0.8)) == draft
-    assert planner.plan(2, Signals(token=4, probability=0.8)) == draft
-    assert planner.plan(2, Signals(token=4, probability=0.8)) == reads  # 3 drafts are the most
-    # Two of three held. Counts of the second exit: right .95 + 2, wrong 1; sure .95 * .9 + 2 * .9,
-    # unsure .9: it stops below (.9 + .9) / 2. Its acceptance is 3.45 / 4.95 = .697, so three drafts
-    # give 2.52 / 18.4 = 0.137, still more than two with 2.18 / 16.3 = 0.134.
+    learned = planner.learned
+    assert np.allclose(learned.counts.mean(), [1 / 3, 2 / 3])
+    # So a token is worth 18.4 / 2.407 = 7.643 seconds; feeding a draft takes 2, choosing one 0.1.
+    assert math.isclose(learned.worth, 7.6431, abs_tol=1e-4)
+    assert math.isclose(learned.feed, 2)
+    assert math.isclose(learned.head, 0.1)
+    # A draft of .9 was right once: (1 + 5 * .667) / 6 = .722; of others .667 is known. One of .7
+    # promises .667 * 7.643 = 5.1 > 2, the next .667 * 5.1 = 3.4 > 2.1.
+    assert planner.plan(2, Signals(token=4, probability=0.7)) == draft
+    # .667 * .722 * 7.643 = 3.68, the next .667 * 3.68 = 2.45
+    assert planner.plan(2, Signals(token=4, probability=0.9)) == draft
+    assert planner.plan(2, Signals(token=4, probability=0.9)) == reads  # 3 drafts are the most
+    # Two of three held. Counts of the second exit: right .5 + 2, wrong 1, (2.5 + 1) / 5.5 = .636.
     seen = shown([4, 4, 8], [4, 0, 0], [4, 4, 4], drafted=3, accepted=2, clock=times)
     unread = replace(draft, shadow=())
-    assert planner.plan(3, seen) == unread
-    assert np.allclose(planner.learned.counts.right, [1, 2.95])
-    assert np.allclose(planner.learned.counts.wrong, [0.95 + 2, 1])
-    assert math.isclose(planner.learned.stop, 0.9, abs_tol=1e-6)
-    # The choice was confirmed, so this round does not read; a doubtful draft is its last.
-    assert planner.plan(3, Signals(token=4, probability=0.5)) == Plan(EVERYTHING, "verify")
-    # Not read: only the drafting exit learns, from its own drafts.
-    assert planner.plan(4, Signals(tokens=(9,), drafted=1, accepted=0)) == draft
-    assert np.allclose(planner.learned.counts.right, [1, 0.95 * 2.95])
-    assert np.allclose(planner.learned.counts.wrong, [0.95 + 2, 0.95 + 1])
-    # .9 of those that held; those that did not: (.95 * .9 + .5) / 1.95 = 0.694872
-    assert math.isclose(planner.learned.stop, (0.9 + 0.694872) / 2, abs_tol=1e-6)
+    assert planner.plan(3, seen) == unread  # the choice was confirmed
+    assert np.allclose(learned.counts.right.sum(axis=1), [1, 2.5])
+    assert np.allclose(learned.counts.wrong.sum(axis=1), [0.5 + 2, 1])
+    # Now two drafts are best, (1 + .636 + .405) / 16.3 = 0.12523: 7.985 seconds a token. Drafts of
+    # .9 hold with (2.5 + 5 * .636) / 8.5 = .668, of others with .636.
+    assert math.isclose(learned.worth, 7.985, abs_tol=1e-3)
+    assert math.isclose(learned.by_kind[5], 0.66845, abs_tol=1e-4)
+    # .636 * 7.985 = 5.1, next 3.2; .405 * 7.985 = 3.23, but the next .636 * 3.23 = 2.06 < 2.1
+    assert planner.plan(3, Signals(token=4, probability=0.05)) == unread
+    assert planner.plan(3, Signals(token=4, probability=0.05)) == Plan(EVERYTHING, "verify")
+    # Not read: only the drafting exit learns, from its own drafts up to the first that was wrong.
+    assert planner.plan(4, Signals(tokens=(9,), drafted=2, accepted=0)) == draft
+    assert np.allclose(learned.counts.right.sum(axis=1), [1, 1.25])
+    assert np.allclose(learned.counts.wrong[1], [1, 0, 0, 0, 0, 0.5, 0])
     # This one reads again. Nothing may follow the draft: it need not run itself.
     finish = planner.plan(4, Signals(token=1, probability=0.99, ended=True))
     assert finish == Plan(through([2]), "verify", shadow=(0, 1))
+
+
+def test_drafts_that_are_not_worth_their_way_are_compared_only() -> None:
+    times = clock(1, 0.1, deep=10)
+    planner = Del().start(THREE, request())
+    planner.plan(1, NOTHING)
+    planner.learned.counts.right[1, 5] = 60
+    planner.learned.counts.wrong[1, 0] = 60
+    assert planner.plan(2, shown([7], [5], [7], clock=times)).then == "draft"
+    # Drafts below .1 never held: 5 * .5 / 65 = .04, which no draft's way of 2 seconds is worth.
+    assert planner.learned.by_kind[0] < 0.05
+    doubtful = planner.plan(2, Signals(token=4, probability=0.05))
+    assert doubtful == Plan(through([2]), "verify", shadow=(0, 1))
 
 
 def test_the_next_text_goes_on_with_what_was_learned() -> None:
@@ -114,8 +136,8 @@ def test_a_dear_head_moves_the_choice() -> None:
     # dearer than all stages: no exit pays.
     for head, expected in ((0.01, 0), (30.0, None)):
         planner = Del().start(THREE, request())
-        planner.learned.counts.right[:] = 4
-        planner.learned.counts.wrong[:] = 1
+        planner.learned.counts.right[:, 5] = 4
+        planner.learned.counts.wrong[:, 5] = 1
         planner.plan(1, NOTHING)
         planner.plan(2, shown([7], [7], [7], clock=clock(1, head)))
         assert planner.learned.chosen == expected
@@ -142,22 +164,31 @@ def test_costs() -> None:
 @given(st.data())
 def test_counts_decay(data: st.DataObject) -> None:
     omega = data.draw(st.floats(0, 1))
-    counts = Counts(2, omega)
+    counts = Acceptance(2, omega)
     right, wrong = np.zeros(2), np.zeros(2)
     for _ in range(data.draw(st.integers(0, 6))):
         n = data.draw(st.integers(1, 4))
         held = np.array(data.draw(st.lists(st.booleans(), min_size=2 * n, max_size=2 * n)))
         held = held.reshape(2, n)
-        counts.add(held, np.full((2, n), 0.5))
+        sure = st.lists(st.floats(0, 1, width=32), min_size=2 * n, max_size=2 * n)
+        counts.add(held, np.array(data.draw(sure), np.float32).reshape(2, n))
         right = omega * right + held.sum(axis=1)
         wrong = omega * wrong + n - held.sum(axis=1)
-    assert np.allclose(counts.right, right)
-    assert np.allclose(counts.wrong, wrong)
-    acceptance = counts.acceptance()
-    assert ((acceptance > 0) & (acceptance < 1)).all()
+    assert np.allclose(counts.right.sum(axis=1), right)
+    assert np.allclose(counts.wrong.sum(axis=1), wrong)
+    assert np.allclose(counts.mean(), (right + 1) / (right + wrong + 2))
     for place in range(2):
-        both = counts.right[place] > 0 and counts.wrong[place] > 0
-        assert counts.least_sure(place) == pytest.approx(0.5 if both else 0)
+        assert all(0 < chance < 1 for chance in counts.by_kind(place))
+
+
+def test_kinds_of_drafts() -> None:
+    counts = Acceptance(1, 1.0)
+    counts.add(np.array([[True, True, False]]), np.array([[0.96, 0.7, 0.01]], np.float32))
+    # All: (2 + 1) / 5 = .6; of a kind that held once (1 + 3) / 6, did not (0 + 3) / 6, none 3 / 5.
+    found = counts.by_kind(0)
+    expected = {0.99: 4 / 6, 0.61: 4 / 6, 0.8: 4 / 6, 0.05: 0.5, 0.1: 0.5, 0.3: 0.6}
+    for probability, chance in expected.items():
+        assert math.isclose(found[kind_of(probability)], chance)
 
 
 @given(st.data())
