@@ -49,7 +49,7 @@ def common(command: Command) -> Command:
             click.option(
                 "--format", "quant", type=click.Choice(["fp32", "cb4", "int8"]), default="fp32"
             ),
-            click.option("--depth", "depths", multiple=True, help="Only these policies."),
+            click.option("--depth", "depths", multiple=True, help="Only this NAME or setting."),
             click.option("--timed", default=40, help="Inputs that are timed."),
             click.option("--rounds", "-r", default=5),
             click.option("--threads", "-t", default=1),
@@ -115,6 +115,7 @@ def run(
         recorded = generator.bundle.manifest.policies
         own = texts if path == checkpoint else tuple(settings(recorded))
         chosen = [text for text in own if not depths or text.partition(":")[0] in depths]
+        chosen += [text for text in depths if ":" in text]
         for text in (FULL, *chosen):
             try:
                 policy = make_policy(text, generator.bundle.manifest)
@@ -162,8 +163,7 @@ def export(checkpoint: Path, work: Path, quant: str, *, keep: bool, adapted: boo
         return out
     shutil.rmtree(out, ignore_errors=True)
     config = json.loads((checkpoint / "config.json").read_text())
-    trained = config.get("edgedec", {}).get("depth", {}) if adapted else {}
-    names = dict.fromkeys((*policies.EXPORTED, *trained))
+    names = config["edgedec"]["depth"] if adapted else policies.EXPORTED
     command = [str(Path(sys.executable).with_name("edgedec")), "export", str(checkpoint)]
     command += ["-o", str(out), "--stages", "all", "--no-verify"]
     command += [part for name in names for part in ("--depth", name)]

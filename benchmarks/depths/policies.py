@@ -27,7 +27,7 @@ LM = (
 )
 ADAPTED = {
     "skipdecode": ("min=1,max=3,length=12", "min=2,max=3,length=12", "min=2,max=6", "min=4,max=8"),
-    "lora-drop": ("cycle=2", "cycle=3", "cycle=4", "cycle=6", "cycle=8"),
+    "lora-drop": ("cycle=2", "cycle=3", "cycle=4", "cycle=6", "cycle=8", "cycle=12"),
     "first": ("threshold=0.5", "layers=2", "layers=3", "layers=4", "layers=6"),
     "early-exit": (
         *(f"measure=meta,threshold={t}" for t in (0.1, 0.3, 0.5, 0.7, 0.9)),
