@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,24 +34,29 @@ class Acceptance:
         self.right = np.zeros((exits, len(EDGES) + 1))
         self.wrong = np.zeros((exits, len(EDGES) + 1))
 
-    def add(
-        self,
-        held: NDArray[np.bool_],
-        probabilities: NDArray[np.float32],
-        exits: slice = slice(None),
-    ) -> None:
-        """Count a round.
+    def add(self, held: NDArray[np.bool_], probabilities: NDArray[np.float32]) -> None:
+        """Count a round of all exits.
 
         Args:
             held: ``[exits, positions]``, which drafts were right.
             probabilities: of the same shape.
-            exits: the exits that these are.
         """
-        rows = np.broadcast_to(np.arange(len(held))[:, None], held.shape)
+        rows = np.arange(len(held))[:, None]
         kinds = np.searchsorted(EDGES, probabilities)
         for total, new in ((self.right, held), (self.wrong, ~held)):
-            total[exits] *= self.omega
-            np.add.at(total[exits], (rows, kinds), new)
+            total *= self.omega
+            np.add.at(total, (rows, kinds), new)
+
+    def add_one(self, place: int, probabilities: Sequence[float], accepted: int) -> None:
+        """Count a round of the exit that drafted: the first ``accepted`` were right, the next not.
+
+        Without arrays, as it is done in every round.
+        """
+        self.right[place] *= self.omega
+        self.wrong[place] *= self.omega
+        for index, probability in enumerate(probabilities[: accepted + 1]):
+            total = self.right if index < accepted else self.wrong
+            total[place, kind_of(probability)] += 1
 
     def mean(self) -> NDArray[np.float64]:
         """Estimated probability that an exit's draft holds, float64 ``[exits]``."""
@@ -58,13 +64,15 @@ class Acceptance:
         found: NDArray[np.float64] = (right + PRIOR) / (right + wrong + 2 * PRIOR)
         return found
 
-    def by_kind(self, place: int) -> list[float]:
-        """Of one exit, estimated for drafts of every kind."""
-        right, wrong = self.right[place], self.wrong[place]
-        found: list[float] = (
-            (right + BORROWED * self.mean()[place]) / (right + wrong + BORROWED)
-        ).tolist()
-        return found
+    def of(self, place: int) -> tuple[float, list[float]]:
+        """The same for one exit, and for its drafts of every kind."""
+        right, wrong = self.right[place].tolist(), self.wrong[place].tolist()
+        all_right = sum(right)
+        mean = (all_right + PRIOR) / (all_right + sum(wrong) + 2 * PRIOR)
+        borrowed = BORROWED * mean
+        return mean, [
+            (r + borrowed) / (r + w + BORROWED) for r, w in zip(right, wrong, strict=True)
+        ]
 
 
 def kind_of(probability: float) -> int:

@@ -200,16 +200,9 @@ class DelPlanner:
         else:
             learned.wait = max(0, learned.wait - 1)
             if learned.chosen is not None and signals.drafted:
-                seen = min(signals.drafted, signals.accepted + 1)
-                held = np.arange(seen) < signals.accepted
-                learned.counts.add(
-                    held[None],
-                    np.array([self._probabilities[:seen]], np.float32),
-                    slice(learned.chosen, learned.chosen + 1),
-                )
+                learned.counts.add_one(learned.chosen, self._probabilities, signals.accepted)
         if learned.chosen is not None:
-            learned.mean = float(learned.counts.mean()[learned.chosen])
-            learned.by_kind = learned.counts.by_kind(learned.chosen)
+            learned.mean, learned.by_kind = learned.counts.of(learned.chosen)
 
     def _choose(self, clock: Clock | None) -> None:
         """Find the exit and the drafts with the most expected tokens per second."""

@@ -54,8 +54,8 @@ def test_trace() -> None:
     # nothing is known: no drafts, all exits are read
     assert planner.plan(1, NOTHING) == reads
     # The first exit was wrong, the second right: acceptance (0 + 1) / 3 = .333 and .667. The stages
-    # take 1, 1 and 10, the head 0.1, so full depth gives 1 / 12.1 = 0.083 tokens a second; the first
-    # exit at best (1 + .333) / (1.1 + 12.1) = 0.101; the second with one draft
+    # take 1, 1 and 10, the head 0.1, so full depth gives 1 / 12.1 = 0.083 tokens a second; the
+    # first exit at best (1 + .333) / (1.1 + 12.1) = 0.101; the second with one draft
     # (1 + .667) / (2.1 + 12.1) = 0.117, with three (1 + .667 + .444 + .296) / (6.3 + 12.1) = 0.131.
     times = clock(1, 0.1, deep=10)
     seen = shown([7], [5], [7], clock=times)
@@ -178,14 +178,16 @@ def test_counts_decay(data: st.DataObject) -> None:
     assert np.allclose(counts.wrong.sum(axis=1), wrong)
     assert np.allclose(counts.mean(), (right + 1) / (right + wrong + 2))
     for place in range(2):
-        assert all(0 < chance < 1 for chance in counts.by_kind(place))
+        mean, by_kind = counts.of(place)
+        assert math.isclose(mean, counts.mean()[place])
+        assert all(0 < chance < 1 for chance in by_kind)
 
 
 def test_kinds_of_drafts() -> None:
     counts = Acceptance(1, 1.0)
-    counts.add(np.array([[True, True, False]]), np.array([[0.96, 0.7, 0.01]], np.float32))
+    counts.add_one(0, [0.96, 0.7, 0.01, 0.5], accepted=2)  # nobody knows of the last
     # All: (2 + 1) / 5 = .6; of a kind that held once (1 + 3) / 6, did not (0 + 3) / 6, none 3 / 5.
-    found = counts.by_kind(0)
+    _, found = counts.of(0)
     expected = {0.99: 4 / 6, 0.61: 4 / 6, 0.8: 4 / 6, 0.05: 0.5, 0.1: 0.5, 0.3: 0.6}
     for probability, chance in expected.items():
         assert math.isclose(found[kind_of(probability)], chance)
