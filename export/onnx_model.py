@@ -61,6 +61,8 @@ OF_BUNDLES = {
     "evaluation": "--eval",
     "tokens": "--tokens",
     "stages": "--stages",
+    "depth": "--depth",
+    "base": "--base",
     "revision": "--revision",
     "tokenizer": "--tokenizer",
     "via": "--via",
