@@ -43,9 +43,10 @@ class Acceptance:
         """
         rows = np.arange(len(held))[:, None]
         kinds = np.searchsorted(EDGES, probabilities)
-        for total, new in ((self.right, held), (self.wrong, ~held)):
-            total *= self.omega
-            np.add.at(total, (rows, kinds), new)
+        self.right *= self.omega
+        self.wrong *= self.omega
+        np.add.at(self.right, (rows, kinds), held)
+        np.add.at(self.wrong, (rows, kinds), ~held)
 
     def add_one(self, place: int, probabilities: Sequence[float], accepted: int) -> None:
         """Count a round of the exit that drafted: the first ``accepted`` were right, the next not.
