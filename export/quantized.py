@@ -335,6 +335,7 @@ def _write(
             for name, component in old.components.items()
         },
         codebooks=lowered.block(None),
+        depth=None,  # its times were those of other weights
         parameters=parameters,
         verified=None,
         files=dict(sorted(files.items())),
