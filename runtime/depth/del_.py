@@ -14,9 +14,9 @@ from edgedec.runtime.depth.layout import Layout, Needs
 from edgedec.runtime.depth.passes import all_stages, check_layers, check_range
 from edgedec.runtime.depth.plan import Plan, Request, Signals
 
-MARGIN = 1.02
-"""Drafts must promise so many times the tokens per second of full depth: what the loop takes for
-each of them is not measured."""
+MARGIN = 1.1
+"""Drafts must promise so many times the tokens per second of full depth: what the loop itself takes
+for each of them is not measured, and on small models that is as much."""
 
 
 @dataclass(frozen=True)
