@@ -8,6 +8,7 @@ written down in ``docs/bundle.md``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 from edgedec.errors import BundleError
 from edgedec.runtime.manifest import Interface, Stage
@@ -32,9 +33,9 @@ def check_encoder(session: Session, io: Interface, *, with_mean: bool = False) -
     """
     inputs = (("input_ids", INT64, (None, None)), ("attention_mask", INT64, (None, None)))
     _check(session.name, "input", session.inputs, inputs)
-    outputs = [*_memory(range(io.decoder_layers), io)]
-    if with_mean:
-        outputs.append(("source.mean", FLOAT, (None, io.d_model)))
+    mean: list[Expected] = [("source.mean", FLOAT, (None, io.d_model))] if with_mean else []
+    # Not a list: a manifest may speak of any number of layers.
+    outputs = chain(mean, _memory(range(io.decoder_layers), io))
     _check(session.name, "output", session.outputs, outputs)
 
 

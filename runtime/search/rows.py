@@ -80,7 +80,7 @@ class RowSearch:
     @property
     def room(self) -> int:
         """How many tokens the first row may still generate."""
-        return self._limits[0] - self._lengths[0] if self._live else 0
+        return 0 if self._finished[0] else self._limits[0] - self._lengths[0]
 
     def copy(self) -> RowSearch:
         """A search that will choose as this one would, and leaves this one as it is."""
