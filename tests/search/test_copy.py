@@ -42,6 +42,7 @@ def test_copies_look_ahead(options: dict[str, Any], ahead: list[int], seed: int)
         seen = copy.results()
         other = search.copy()
         other.advance(None, logits[99 - step])  # what another copy chooses means nothing
+        assert copy.results() == seen
         expected = alone.advance(None, logits[step])
         found = search.advance(None, logits[step])
         assert found.tokens.tolist() == expected.tokens.tolist()
@@ -49,7 +50,6 @@ def test_copies_look_ahead(options: dict[str, Any], ahead: list[int], seed: int)
         assert found.done == expected.done
         assert foreseen[:1] in ([], [found.tokens.tolist()])
         assert search.results() == alone.results()
-        assert copy.results() == seen
         if found.done:
             return
         assert search.room == (0 if found.finished[0] else 70 - step - 1)
