@@ -25,7 +25,8 @@ class Ngram:
     Attributes:
         n: tokens of the n-grams: n - 1 that must occur before, and what followed; if the n - 1 did
             not occur, fewer are looked up.
-        drafts: most tokens of a draft; it halves where nothing was accepted, and grows again.
+        drafts: most tokens of a draft; it halves where nothing was accepted, down to pauses,
+            and grows again.
         least: fewest tokens that must have occurred before.
     """
 
@@ -51,7 +52,7 @@ class Ngram:
             table.extend(request.sources[0])
             table.end()
         table.extend(request.prompts[0])
-        return NgramPlanner(self, all_stages(layout), table, request.limit, self.drafts)
+        return NgramPlanner(self, all_stages(layout), table, request.limit)
 
 
 @dataclass
@@ -104,6 +105,32 @@ class Table:
 
 
 @dataclass
+class Pace:
+    """How much drafting has paid so far, in this text and in those before it.
+
+    Attributes:
+        length: tokens of the next draft, at most.
+        pause: steps without drafts still to come,
+        pauses: and how many there were the last time; 0 after drafts that held.
+    """
+
+    length: int
+    pause: int = 0
+    pauses: int = 0
+
+    def learn(self, drafted: int, accepted: int, most: int) -> None:
+        """Note what became of a draft."""
+        if accepted:
+            self.pauses = 0
+            if accepted == drafted:
+                self.length = min(most, self.length * 2)
+        elif self.length > 1:
+            self.length //= 2
+        else:
+            self.pauses = self.pause = min(LONGEST_PAUSE, max(1, self.pauses * 2))
+
+
+@dataclass
 class NgramPlanner:
     """Drafts as long as that pays.
 
@@ -112,38 +139,32 @@ class NgramPlanner:
         plain: full depth without drafts.
         table: of all tokens so far.
         left: tokens that may still be generated.
-        length: tokens of the next draft, at most.
-        pause: steps without drafts still to come,
-        pauses: and how many there were the last time; 0 after drafts that held.
+        pace: shared by all texts of a session, found again by its clock.
     """
 
     policy: Ngram
     plain: Plan
     table: Table
     left: int
-    length: int
-    pause: int = 0
-    pauses: int = 0
+    pace: Pace = field(init=False)
+    _step: int = 0
 
-    def plan(self, step: int, signals: Signals) -> Plan:  # noqa: ARG002
+    def __post_init__(self) -> None:
+        self.pace = Pace(self.policy.drafts)
+
+    def plan(self, step: int, signals: Signals) -> Plan:
         """One pass, with a draft if there is one."""
+        if not self._step and signals.clock is not None:
+            self.pace = signals.clock.learned.setdefault(self.policy, self.pace)
+        self._step = step
+        pace = self.pace
         self.table.extend(signals.tokens)
         self.left -= len(signals.tokens)
         if signals.drafted:
-            self._learn(signals.drafted, signals.accepted)
-        if self.pause:
-            self.pause -= 1
+            pace.learn(signals.drafted, signals.accepted, self.policy.drafts)
+        if pace.pause:
+            pace.pause -= 1
             return self.plain
         # The pass itself adds one token to what holds.
-        draft = self.table.continuation(min(self.length, self.left - 1))
+        draft = self.table.continuation(min(pace.length, self.left - 1))
         return Plan(self.plain.passes, "verify", draft=draft) if draft else self.plain
-
-    def _learn(self, drafted: int, accepted: int) -> None:
-        if accepted:
-            self.pauses = 0
-            if accepted == drafted:
-                self.length = min(self.policy.drafts, self.length * 2)
-        elif self.length > 1:
-            self.length //= 2
-        else:
-            self.pauses = self.pause = min(LONGEST_PAUSE, max(1, self.pauses * 2))

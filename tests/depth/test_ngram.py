@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.depth.layouts import full, of_cuts
 
 from edgedec.errors import InputError
+from edgedec.runtime.depth.clock import Clock
 from edgedec.runtime.depth.ngram import Ngram, NgramPlanner, Table
 from edgedec.runtime.depth.options import check
 from edgedec.runtime.depth.plan import Plan, Request, Signals
@@ -70,9 +71,20 @@ def test_failing_drafts_pause_longer_and_longer() -> None:
     assert drafted == [*expected, 0, 0]
 
 
+def test_the_next_text_goes_on_at_the_pace_of_the_last() -> None:
+    clock = Clock()
+    first = start(Ngram(drafts=4), [1, 1])
+    assert first.plan(1, Signals(tokens=(1,), clock=clock)) == drafts(1, 1, 1, 1)
+    assert first.plan(2, Signals(tokens=(1,), drafted=4, clock=clock)) == drafts(1, 1)
+    second = start(Ngram(drafts=4), [1, 1])
+    assert second.plan(1, Signals(tokens=(1,), clock=clock)) == drafts(1, 1)
+    assert second.plan(2, Signals(tokens=(1,), drafted=2, clock=clock)) == drafts(1)
+    assert second.plan(3, Signals(tokens=(1,), drafted=1, clock=clock)) == PLAIN
+
+
 def test_accepted_drafts_grow_again() -> None:
     planner = start(Ngram(drafts=4), [1, 1, 1])
-    planner.length, planner.pauses = 1, 8
+    planner.pace.length, planner.pace.pauses = 1, 8
     lengths = []
     signals = Signals(tokens=(1,))
     for step in range(1, 4):
@@ -80,7 +92,7 @@ def test_accepted_drafts_grow_again() -> None:
         lengths.append(count)
         signals = Signals(tokens=(1,) * (count + 1), drafted=count, accepted=count)
     assert lengths == [1, 2, 4]
-    assert planner.pauses == 0
+    assert planner.pace.pauses == 0
 
 
 def occurs(text: list[int], run: list[int]) -> bool:
