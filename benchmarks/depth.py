@@ -7,12 +7,14 @@
 LayerSkip recipe (64 tokens after prompts of 64, greedy, from text after its first 200 KB). Bundles
 are exported once into the work folder, with a stage for every layer. Quality is that of all inputs;
 times are medians over rounds in which all policies take turns for every input, one at a time.
+Ratios are to the same model in one stage at full depth, which is what `edgedec export` makes.
 ``--adapted`` adds a checkpoint that `edgedec adapt` wrote, with the policies that it names.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -49,13 +51,16 @@ def common(command: Command) -> Command:
             click.option(
                 "--format", "quant", type=click.Choice(["fp32", "cb4", "int8"]), default="fp32"
             ),
-            click.option("--depth", "depths", multiple=True, help="Only this NAME or setting."),
+            click.option("--depth", "depths", multiple=True, help="Only this NAME, or setting of the base."),
             click.option("--timed", default=40, help="Inputs that are timed."),
             click.option("--rounds", "-r", default=5),
             click.option("--threads", "-t", default=1),
             click.option(
                 "--work", type=click.Path(path_type=Path), default=Path("build/depth"),
                 help="Where bundles are written.",
+            ),
+            click.option(
+                "--own-cuts", is_flag=True, help="Export for every setting, not a stage per layer."
             ),
             click.option("--keep", is_flag=True, help="Do not export existing bundles again."),
             click.option("--json", "json_file", type=click.Path(path_type=Path)),
@@ -101,25 +106,31 @@ def run(
     rounds: int,
     threads: int,
     work: Path,
+    own_cuts: bool,
     keep: bool,
     json_file: Path | None,
 ) -> None:
     """Export, measure, print."""
     before = machine()
-    subjects: list[Subject] = []
+    plain = edgedec.load(export(checkpoint, work, quant, (), keep=keep), threads=threads)
+    full = make_policy(FULL, plain.bundle.manifest)
+    subjects = [Subject(checkpoint.name, "full, one stage", full, plain)]
+    case = make_case(Tokenizer.open(plain.bundle.path("tokenizer.json")))
     for path in (checkpoint, *adapted):
-        bundle = export(path, work, quant, keep=keep, adapted=path != checkpoint)
+        config = json.loads((path / "config.json").read_text())
+        names = policies.EXPORTED if path == checkpoint else tuple(config["edgedec"]["depth"])
+        bundle = export(path, work, quant, ("--stages", "all", *asked(names)), keep=keep)
         generator = edgedec.load(bundle, threads=threads)
-        if path == checkpoint:
-            case = make_case(Tokenizer.open(bundle / "tokenizer.json"))
-        recorded = generator.bundle.manifest.policies
-        own = texts if path == checkpoint else tuple(settings(recorded))
+        own = texts if path == checkpoint else tuple(settings(names))
         chosen = [text for text in own if not depths or text.partition(":")[0] in depths]
-        chosen += [text for text in depths if ":" in text]
+        chosen += [text for text in depths if ":" in text and path == checkpoint]
         for text in (FULL, *chosen):
             try:
+                if own_cuts and text != FULL:
+                    bundle = export(path, work, quant, asked((text,)), keep=keep)
+                    generator = edgedec.load(bundle, threads=threads)
                 policy = make_policy(text, generator.bundle.manifest)
-            except InputError as error:  # noqa: PERF203 - each may fail
+            except (InputError, subprocess.CalledProcessError) as error:  # noqa: PERF203
                 notes.print(f"{path.name}: {text} is left out: {error}", highlight=False)
             else:
                 subjects.append(Subject(path.name, text, policy, generator))
@@ -148,25 +159,30 @@ def run(
     print("\n".join([*table(outcomes, case), "", *bars(judged)]))
 
 
-def settings(recorded: dict[str, dict[str, Any]]) -> Iterator[str]:
+def settings(names: tuple[str, ...]) -> Iterator[str]:
     """What an adapted checkpoint is measured with: policies that it was made for."""
-    for name in recorded:
+    for name in names:
         if name in policies.ADAPTED:
             yield name
             yield from (f"{name}:{values}" for values in policies.ADAPTED[name])
 
 
-def export(checkpoint: Path, work: Path, quant: str, *, keep: bool, adapted: bool) -> Path:
-    """A bundle with all that the policies need."""
-    out = work / f"{checkpoint.name}-{quant}"
+def asked(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Options of an export for policies."""
+    return tuple(part for text in texts for part in ("--depth", text))
+
+
+def export(
+    checkpoint: Path, work: Path, quant: str, options: tuple[str, ...], *, keep: bool
+) -> Path:
+    """A bundle; without options one that needs nothing for depth: one stage."""
+    kind = re.sub(r"[^\w.=,]+", "-", "".join(options)) or "-one-stage"
+    out = work / f"{checkpoint.name}-{quant}{kind}"
     if keep and out.exists():
         return out
     shutil.rmtree(out, ignore_errors=True)
-    config = json.loads((checkpoint / "config.json").read_text())
-    names = config["edgedec"]["depth"] if adapted else policies.EXPORTED
     command = [str(Path(sys.executable).with_name("edgedec")), "export", str(checkpoint)]
-    command += ["-o", str(out), "--stages", "all", "--no-verify"]
-    command += [part for name in names for part in ("--depth", name)]
+    command += ["-o", str(out), "--no-verify", *options]
     command += [] if quant == "fp32" else ["--quant", quant]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return out

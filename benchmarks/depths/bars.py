@@ -15,8 +15,9 @@ SPEEDUP = 1.3
 """Of one of them, with the same tokens for every input."""
 NOISE = 0.97
 """`del` may be that much slower than the best fixed exit and still count as equal."""
+EXITS = ("early-exit", "free")
 FEWER_LAYERS, WER_POINTS = 0.25, 0.3
-"""Early exit: at least so many layers fewer, at most so many points of word errors more."""
+"""Early exit, FREE's included: so many layers fewer, at most so many points of word errors more."""
 ADAPTED = ("skipdecode", "lora-drop")
 ADAPTED_SPEEDUP, QUALITY_POINTS = 1.5, 1.0
 """After `adapt`: at least so many times fewer decoder milliseconds within so many points."""
@@ -52,11 +53,11 @@ def verdicts(outcomes: Sequence[Outcome], *, task: bool) -> Iterator[Verdict]:
         yield Verdict(f"del: x of the best fixed exit ({best.depth})", "del", ratio, NOISE)
     if not task:
         return
-    near = [o for o in _of(outcomes, "early-exit") if _points(o, full) <= WER_POINTS]
+    near = [o for name in EXITS for o in _of(outcomes, name) if _points(o, full) <= WER_POINTS]
     if near:
         best = min(near, key=lambda o: o.layers)
         fewer = 1 - best.layers / full.layers
-        bar = f"early-exit: layers fewer, within {WER_POINTS} points"
+        bar = f"early exit: layers fewer, within {WER_POINTS} points"
         yield Verdict(bar, _named(best), fewer, FEWER_LAYERS)
     for name in ADAPTED:
         able = [o for o in _of(outcomes, name) if o.checkpoint != full.checkpoint]
@@ -75,10 +76,10 @@ def _of(outcomes: Sequence[Outcome], name: str) -> list[Outcome]:
 
 
 def _points(outcome: Outcome, full: Outcome) -> float:
-    """Points of errors more than full depth's."""
+    """Points of errors more than full depth's, to hundredths."""
     assert outcome.errors is not None
     assert full.errors is not None
-    return outcome.errors - full.errors
+    return round(outcome.errors - full.errors, 2)
 
 
 def _named(outcome: Outcome) -> str:

@@ -37,7 +37,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was measured of one subject; ratios are to the first one, at full depth.
+    """What was measured of one subject; ratios are to the first one: one stage, at full depth.
 
     Attributes:
         checkpoint, depth: the subject.

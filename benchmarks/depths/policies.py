@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 G2P = (
-    *(f"early-exit:threshold={t}" for t in (0.3, 0.5, 0.7, 0.8, 0.9)),
+    *(f"early-exit:threshold={t},tau=0" for t in (0.3, 0.5, 0.7, 0.9, 0.95)),
+    *(f"early-exit:threshold={t},tau=0,min=2" for t in (0.5, 0.9, 0.95)),
     *(f"early-exit:measure=softmax_max,threshold={t}" for t in (0.5, 0.7, 0.9)),
     *(f"early-exit:measure=state,threshold={t}" for t in (0.8, 0.9)),
     *(f"free:exit={e},threshold={t}" for e in (1, 2) for t in (0.5, 0.8)),
