@@ -113,7 +113,7 @@ MOVES = st.sampled_from(["none", "none", "reorder", "end", "fork"])
 BORDERS = st.sampled_from([1, 2, 61, 62, 63, 64, 125, 126, 127])
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(
     rows=st.integers(1, 3),
     prompt=BORDERS,
@@ -159,7 +159,7 @@ def test_what_waits_arrives(
     same_caches(waiting, plain)
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(
     prompt=BORDERS,
     rounds=st.lists(
@@ -319,7 +319,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(data=st.data(), options=st.sampled_from(OPTIONS), limit=st.integers(1, 24))
 def test_drafts_change_nothing(
     generator: Generator, data: st.DataObject, options: dict[str, Any], limit: int

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedec.runtime.generation import GenerationConfig
@@ -24,6 +24,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", OPTIONS)
+@settings(max_examples=20)
 @given(ahead=st.lists(st.integers(0, 4), min_size=1, max_size=12), seed=st.integers(0, 99))
 def test_copies_look_ahead(options: dict[str, Any], ahead: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
