@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from collections.abc import Callable
 
 import pytest
@@ -81,5 +83,5 @@ def test_stages(subject: Subject) -> None:
             assert [r.tokens for r in cut] == [r.tokens for r in whole]
 
 
-def options(beams: int) -> dict[str, int]:
+def options(beams: int) -> dict[str, Any]:
     return {"max_new_tokens": NEW_TOKENS, "num_beams": beams}
