@@ -51,7 +51,7 @@ def common(command: Command) -> Command:
             click.option(
                 "--format", "quant", type=click.Choice(["fp32", "cb4", "int8"]), default="fp32"
             ),
-            click.option("--depth", "depths", multiple=True, help="Only this NAME, or setting of the base."),
+            click.option("--depth", "depths", multiple=True, help="Only this, a NAME or setting."),
             click.option("--timed", default=40, help="Inputs that are timed."),
             click.option("--rounds", "-r", default=5),
             click.option("--threads", "-t", default=1),

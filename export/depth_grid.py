@@ -19,18 +19,17 @@ def _parts(layers: int, *fractions: float) -> list[int]:
     return [max(1, min(round(layers * part), layers - 1)) for part in fractions]
 
 
-def _early_exit(_: int) -> Iterable[str]:
+def _early_exit(layers: int) -> Iterable[str]:
     confident: dict[str, Sequence[float]] = {
-        "softmax_diff": (0.3, 0.5, 0.7, 0.9),
+        "softmax_diff": (0.3, 0.5, 0.7, 0.9, 0.95),
         "softmax_max": (0.5, 0.7, 0.9),
         "state": (0.8, 0.9, 0.95),
         "meta": (0.3, 0.5, 0.7, 0.9),
     }
-    return (
-        f"measure={measure},threshold={value}"
-        for measure, values in confident.items()
-        for value in values
-    )
+    for measure, values in confident.items():
+        yield from (f"measure={measure},threshold={value}" for value in values)
+    (half,) = _parts(layers, 0.5)
+    yield from (f"threshold={value},min={half}" for value in (0.5, 0.9, 0.95))
 
 
 def _skipdecode(layers: int) -> Iterable[str]:
