@@ -64,8 +64,8 @@ def verdicts(outcomes: Sequence[Outcome], *, task: bool) -> Iterator[Verdict]:
         near = [o for o in able if _points(o, full) <= QUALITY_POINTS]
         bar = f"{name} after adapt: x of decoder ms, within {QUALITY_POINTS:g} point"
         if near:
-            best = max(near, key=lambda o: full.input_ms / o.input_ms)
-            yield Verdict(bar, _named(best), full.input_ms / best.input_ms, ADAPTED_SPEEDUP)
+            best = max(near, key=lambda o: o.decode_x)
+            yield Verdict(bar, _named(best), best.decode_x, ADAPTED_SPEEDUP)
         elif able:
             best = min(able, key=lambda o: _points(o, full))
             yield Verdict(f"{bar}: none is", _named(best), 0.0, ADAPTED_SPEEDUP)
