@@ -128,7 +128,7 @@ class Loop:
             return
         decoding = self._decoding
         self._looked = None
-        if plan.then == "draft" or plan.shadow:
+        if plan.shadow:
             decoding.keep(True)
         if passes[0].stage == 0:
             tokens = self._next

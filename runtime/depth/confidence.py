@@ -25,8 +25,8 @@ def softmax_diff(logits: Logits) -> NDArray[np.float32]:
 
 def probability(logits: Logits, token: int) -> float:
     """The probability of a token by logits ``[vocab]``."""
-    exponentials = _exponentials(logits[None])[0]
-    return float(exponentials[token] / exponentials.sum())
+    with np.errstate(over="ignore"):  # a token that is far from likely: 1 / inf
+        return float(1 / np.exp(logits - logits[token]).sum())
 
 
 def similarity(

@@ -71,7 +71,7 @@ class Plan:
         draft: with ``verify``, tokens to be fed together with the last decided one (drafts that no
             stage computed); those beyond the length limit are left out.
         shadow: with ``verify``, stages after which the head is read at every position of the round
-            too (arXiv 2504.05598).
+            too (arXiv 2504.05598); the round's drafts must have been planned with the same.
     """
 
     passes: tuple[Pass, ...]

@@ -346,15 +346,18 @@ def test_drafts_change_nothing(
                 if self.done > 1:
                     assert signals.accepted <= signals.drafted
                 self.self_drafts = data.draw(st.integers(0, 3))
+                self.shadow = (0, 1) if data.draw(st.booleans()) else ()
             if signals.token is None or step != self.step:
                 self.at = data.draw(st.integers(1, STAGES - 1))
             if self.self_drafts and not signals.ended:
                 self.self_drafts -= 1
-                return Plan(ALL[: self.at], "draft", wait=True, measure="softmax_max")
+                return Plan(
+                    ALL[: self.at], "draft", wait=True, measure="softmax_max", shadow=self.shadow
+                )
             if signals.ended:
                 return Plan(ALL[self.at :], "verify")
             if signals.token is not None:
-                return Plan(ALL, "verify", shadow=(0, 1) if data.draw(st.booleans()) else ())
+                return Plan(ALL, "verify", shadow=self.shadow)
             size = data.draw(st.integers(0, 6))
             right = data.draw(st.integers(0, size))
             drafts = [*expected[self.done : self.done + right], *range(5, 5 + size)][:size]
