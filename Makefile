@@ -7,7 +7,8 @@ DEMO_ENV ?= .venv-demo
 TEST_ENV ?= .venv
 OPTIMUM_ENV ?= .venv-optimum
 WORDS ?= deployment edge computer kitchen window
-PYTEST_ARGS ?=
+# As many processes as there are cores; `make test PYTEST_ARGS=-n0` for one.
+PYTEST_ARGS ?= -n auto
 
 # The repository root must not be on sys.path: its folders would hide other packages (CONTRIBUTING.md).
 export PYTHONSAFEPATH := 1
@@ -83,7 +84,7 @@ $(TEST_ENV)/.installed: $(SETUP)
 $(OPTIMUM_ENV)/.installed: $(SETUP)
 	$(PYTHON) -m venv --clear $(OPTIMUM_ENV)
 	$(OPTIMUM_ENV)/bin/pip install -qq torch==2.13.0
-	$(OPTIMUM_ENV)/bin/pip install -qq --editable '.[optimum]' hypothesis jsonschema pytest sentencepiece
+	$(OPTIMUM_ENV)/bin/pip install -qq --editable '.[optimum]' hypothesis jsonschema pytest pytest-xdist sentencepiece
 	@touch $@
 
 clean:

@@ -28,7 +28,7 @@ def options() -> dict[str, set[str]]:
 
 def sections(text: str) -> dict[str, str]:
     """The sections `## edgedec VERB ...` of docs/cli.md by verb."""
-    parts = re.split(r"^## edgedec (\w+)", text, flags=re.MULTILINE)
+    parts = re.split(r"^## edgedec ([\w-]+)", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
@@ -45,7 +45,7 @@ def test_the_readme_uses_options_that_exist(root: Path) -> None:
     known = options()
     readme = (root / "README.md").read_text(encoding="utf-8")
     commands = re.findall(
-        r"^(edgedec (\w+) .*--.*)$", "".join(readme.split("```")[1::2]), re.MULTILINE
+        r"^(edgedec ([\w-]+) .*--.*)$", "".join(readme.split("```")[1::2]), re.MULTILINE
     )
     assert len(commands) > 3
     for line, verb in commands:
