@@ -169,20 +169,20 @@ class Decoding:
             raise ValueError(f"the positions on their way are past stage {index}")
         self._gather(index, behind, rows)
         self.at = index + 1
-        counts, live, others = self.counts, self._live, None
+        counts, others = self.counts, None
         if rows is not None:
             mine = np.array(rows)
             counts = np.where(mine, self._size if counts is None else counts, 0)
-            live = int(counts.sum())
             others = ~mine[:, None, None]
-            if live == 0:
+            if not counts.any():
                 return
         assert self._states is not None
         bound = self._bindings.stage(index, variant, self._size, self._scored)
         self._execute(bound, self._states, counts)
         self._inside = bound.scores
         if variant == "full":
-            self.layers += len(bound.layers) * live
+            # All live rows were computed, whichever it counts for.
+            self.layers += len(bound.layers) * self._live
         if bound.output is None:
             return  # a fill variant leaves the states as they are
         if others is not None and index > 0:

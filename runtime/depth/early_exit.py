@@ -25,7 +25,9 @@ class EarlyExit:
             states, so it never leaves at the first exit.
         threshold: lambda; it falls to 0.9 lambda along the text, as an early error costs more. 1
             and above never leave: full depth.
-        tau: how fast it falls.
+        tau: how fast it falls,
+        length: until this generated position; the source takes the most tokens allowed, on which a
+            token should not depend.
         min: layers below the first exit, at least.
         exits: layers after which to ask; none given: wherever the bundle is cut.
     """
@@ -36,6 +38,7 @@ class EarlyExit:
     measure: Measure = "softmax_diff"
     threshold: float = 0.9
     tau: float = 4.0
+    length: int = 64
     min: int = 1
     exits: tuple[int, ...] = ()
 
@@ -44,6 +47,7 @@ class EarlyExit:
             self.name,
             threshold=(self.threshold, 0, None),
             tau=(self.tau, 0, 1000),
+            length=(self.length, 1, None),
             min=(self.min, 1, None),
         )
 
@@ -63,12 +67,9 @@ class EarlyExit:
             )
         return found
 
-    def threshold_at(self, t: int, limit: int) -> float:
-        """Of token ``t`` (0: the first) where ``limit`` tokens are the most.
-
-        0.9 lambda + 0.1 lambda exp(-tau t / limit).
-        """
-        return self.threshold * (0.9 + 0.1 * math.exp(-self.tau * t / limit))
+    def threshold_at(self, t: int) -> float:
+        """Of token ``t`` (0: the first): 0.9 lambda + 0.1 lambda exp(-tau t / length)."""
+        return self.threshold * (0.9 + 0.1 * math.exp(-self.tau * t / self.length))
 
     def needs(self, layers: int) -> Needs:
         """Cuts at the exits, and fill variants of all layers above the first.
@@ -86,7 +87,7 @@ class EarlyExit:
             meta=self.measure == "meta",
         )
 
-    def start(self, layout: Layout, request: Request) -> Always | EarlyExitPlanner:
+    def start(self, layout: Layout, request: Request) -> Always | EarlyExitPlanner:  # noqa: ARG002
         """Begin a batch."""
         if self.threshold >= 1:
             return Always(all_stages(layout))
@@ -100,7 +101,7 @@ class EarlyExit:
             for first, last in pairwise(asked)
         )
         rest = Plan(through(range(asked[-1], count)), behind="fill")
-        return EarlyExitPlanner(self, request.limit, (*looks, rest))
+        return EarlyExitPlanner(self, (*looks, rest))
 
 
 LEAVE = Plan((), behind="fill", wait=True)
@@ -115,7 +116,6 @@ class EarlyExitPlanner:
     """
 
     policy: EarlyExit
-    limit: int
     parts: tuple[Plan, ...]
     step: int = 0
     part: int = 0
@@ -126,7 +126,7 @@ class EarlyExitPlanner:
             self.step, self.part = step, 0
             return self.parts[0]
         assert signals.confidence is not None
-        if float(signals.confidence.min()) >= self.policy.threshold_at(step, self.limit):
+        if float(signals.confidence.min()) >= self.policy.threshold_at(step):
             return LEAVE
         self.part += 1
         return self.parts[self.part]

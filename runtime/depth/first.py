@@ -79,16 +79,26 @@ class First:
         if self.layers is None:
             runs[:, free] = scores[:, free] >= self.threshold
             return runs
-        budget = max(0, self.layers - (count - len(free)))
+        budget = self.layers - (count - len(free))
         best = np.argsort(-scores[:, free], axis=1, kind="stable")  # of equals the lower layer
         for row, order in enumerate(best):
             runs[row, [free[i] for i in order[budget:]]] = False
         return runs
 
     def start(self, layout: Layout, request: Request) -> Always | FirstPlanner:  # noqa: ARG002
-        """Begin a batch."""
+        """Begin a batch.
+
+        Raises:
+            InputError: more layers have no router than the budget allows.
+        """
         if self.needs(layout.layers) == Needs():
             return Always(all_stages(layout))
+        always = layout.layers - len(layout.routers & set(self.skippable(layout.layers)))
+        if self.layers is not None and self.layers < always:
+            raise InputError(
+                f"--depth first: layers={self.layers} cannot be: {always} layers of this bundle "
+                "always run, as they are protected or have no router; give at least that."
+            )
         return FirstPlanner(self, layout)
 
 

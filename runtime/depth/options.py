@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from edgedec.errors import InputError
@@ -175,39 +176,43 @@ def check(policy: Policy, layout: Layout) -> None:
     Raises:
         InputError: with the reason.
     """
+    text = describe(policy)
     needs = policy.needs(layout.layers)
-    cuts = {first for first, _ in layout.stages}
-    for reason in _lacks(needs, layout, cuts):
+    for reason in _untrained(needs, layout):
         raise InputError(
-            f"--depth {policy.name}: {reason}: export with --depth {describe(policy)}."
+            f"--depth {policy.name}: {reason}: a checkpoint gets them by edgedec adapt --depth "
+            f"{text}, and a bundle of it by edgedec export with the same."
         )
+    for reason in _uncut(needs, layout):
+        raise InputError(f"--depth {policy.name}: {reason}: export with --depth {text}.")
     policy.start(layout, Request(1, 1, None, [[0]]))  # raises what else there is
 
 
-def _lacks(needs: Needs, layout: Layout, cuts: set[int]) -> list[str]:
-    """What the bundle would have to have, as halves of sentences."""
-    reasons = []
-    if needs.cuts - cuts:
-        inner = _ranges(sorted(cuts - {0}))
-        reasons.append(
-            f"the decoder must be cut before layer {_ranges(sorted(needs.cuts - cuts))}, and is "
-            + (f"cut before {inner}" if inner else "in one piece")
-        )
-    for what, wanted, stages in (
-        ("fill", needs.fill, layout.fill),
-        ("low-rank", needs.low_rank, layout.low_rank),
-    ):
-        offered = {layer for i in stages for layer in range(*layout.stages[i])}
-        if wanted - offered:
-            missing = _ranges(sorted(wanted - offered))
-            trained = "" if what == "fill" else " (edgedec adapt trains them)"
-            reasons.append(f"layer {missing} of this bundle has no {what} variant{trained}")
+def _untrained(needs: Needs, layout: Layout) -> Iterator[str]:
+    """What only training adds, as halves of sentences."""
+    if missing := needs.low_rank - _layers_of(layout, layout.low_rank):
+        yield f"layer {_ranges(sorted(missing))} of this bundle has no low-rank variant"
     # Layers without a router always run, so some are enough.
     if needs.routers and not needs.routers & layout.routers:
-        reasons.append("the bundle has no routers (edgedec adapt trains them)")
+        yield "the bundle has no routers"
     if needs.meta and not layout.meta:
-        reasons.append("the bundle has no confidence classifier (edgedec adapt trains one)")
-    return reasons
+        yield "the bundle has no confidence classifier"
+
+
+def _uncut(needs: Needs, layout: Layout) -> Iterator[str]:
+    """What every export can add, as halves of sentences."""
+    cuts = {first for first, _ in layout.stages}
+    if missing := needs.cuts - cuts:
+        inner = _ranges(sorted(cuts - {0}))
+        yield f"the decoder must be cut before layer {_ranges(sorted(missing))}, and is " + (
+            f"cut before {inner}" if inner else "in one piece"
+        )
+    if missing := needs.fill - _layers_of(layout, layout.fill):
+        yield f"layer {_ranges(sorted(missing))} of this bundle has no fill variant"
+
+
+def _layers_of(layout: Layout, stages: Iterable[int]) -> set[int]:
+    return {layer for stage in stages for layer in range(*layout.stages[stage])}
 
 
 def _best(given: Mapping[str, str], table: DepthTable | None) -> str:
@@ -261,12 +266,13 @@ def _whole(value: Any) -> int:
 
 
 def _real(value: Any) -> float:
-    if type(value) in (int, float):
-        return float(value)
     try:
-        return float(value if isinstance(value, str) else "")
+        found = float(value if isinstance(value, str) or type(value) in (int, float) else "")
     except ValueError:
-        raise ValueError("a number") from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise ValueError("a number")
+    return found
 
 
 def _layers(value: Any) -> tuple[int, ...]:

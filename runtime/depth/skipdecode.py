@@ -23,8 +23,8 @@ class SkipDecode:
         min: layers at and after position ``length``.
         max: layers at the second token.
         warmup: first layers, which always run; they count in ``min`` and ``max``.
-        length: generated position with the least depth; None for the most tokens that the batch
-            may generate.
+        length: generated position with the least depth. Not the most tokens that may be generated:
+            what a token becomes would depend on a limit that is rarely reached.
     """
 
     name: ClassVar[str] = "skipdecode"
@@ -33,7 +33,7 @@ class SkipDecode:
     min: int
     max: int
     warmup: int = 1
-    length: int | None = None
+    length: int = 64
 
     def __post_init__(self) -> None:
         check_range(
@@ -50,12 +50,13 @@ class SkipDecode:
                 "to min."
             )
 
-    def depth(self, t: int, length: int) -> int:
+    def depth(self, t: int) -> int:
         """Layers of the position ``t`` steps after the first generated token.
 
         round((1 - r) * max + r * min) with r = min(t / length, 1), halves rounded up, in whole
         numbers so that no platform rounds differently.
         """
+        length = self.length
         t = min(t, length)
         return (2 * ((length - t) * self.max + t * self.min) + length) // (2 * length)
 
@@ -75,19 +76,16 @@ class SkipDecode:
                 "most that."
             )
         # From one position to the next, depth falls by one at most if there is room for that.
-        short = self.length is not None and self.length < self.max - self.min
+        short = self.length < self.max - self.min
         depths = (
-            {self.depth(t, self.length) for t in range(self.length + 1)}
-            if short and self.length is not None
+            {self.depth(t) for t in range(self.length + 1)}
+            if short
             else set(range(self.min, self.max + 1))
         )
         starts = {layers - (depth - self.warmup) for depth in depths}
         cuts = starts | {self.warmup} if starts != {self.warmup} else set()
         return Needs(cuts=frozenset(cuts) - {layers})
 
-    def start(self, layout: Layout, request: Request) -> Scheduled:
+    def start(self, layout: Layout, request: Request) -> Scheduled:  # noqa: ARG002
         """Begin a batch."""
-        length = self.length or request.limit
-        return Scheduled(
-            layout, lambda t: self.depth(t, length), lambda depth: self.layers(depth, layout.layers)
-        )
+        return Scheduled(layout, self.depth, lambda depth: self.layers(depth, layout.layers))

@@ -40,14 +40,14 @@ def test_trace_of_a_batch() -> None:
 
 
 def test_threshold_falls_along_the_text() -> None:
-    policy = EarlyExit(threshold=0.5)
+    policy = EarlyExit(threshold=0.5, length=8)
     # 0.5 * (0.9 + 0.1 * exp(-4 t / 8)): t=0: 0.5; t=8: 0.45 + 0.05 * 0.0183 = 0.45092
-    assert policy.threshold_at(0, 8) == 0.5
-    assert math.isclose(policy.threshold_at(8, 8), 0.45091578, abs_tol=1e-8)
+    assert policy.threshold_at(0) == 0.5
+    assert math.isclose(policy.threshold_at(8), 0.45091578, abs_tol=1e-8)
     # t=1: 0.45 + 0.05 * exp(-0.5) = 0.480327; t=6: 0.45 + 0.05 * exp(-3) = 0.452489
     for step, stays, leaves in ((1, 0.4803, 0.4804), (6, 0.4524, 0.4525)):
         for confidence, expected in ((stays, Plan(through([1]), behind="fill")), (leaves, LEAVE)):
-            planner = policy.start(singles(2), request(limit=8))
+            planner = policy.start(singles(2), request())
             planner.plan(step, NOTHING)
             assert planner.plan(step, sure(confidence)) == expected
 
@@ -116,7 +116,7 @@ def test_steps_end_with_the_lowest_stages(data: st.DataObject) -> None:
         seen = data.draw(st.lists(st.floats(0, 1), min_size=layers + 1, max_size=layers + 1))
         ran = runs(planner, step, seen)
         assert ran == list(range(len(ran)))
-        least = policy.threshold_at(step, 16)
+        least = policy.threshold_at(step)
         first = next((i for i, c in enumerate(seen) if c >= least + 1e-6), layers)
         assert len(ran) <= first + 1
 

@@ -41,10 +41,10 @@ def test_skipdecode_rounds_halves_up() -> None:
     assert found == [[0, 1, 4, 5], [0, 1, 4, 5], [0, 1, 5]]
 
 
-def test_skipdecode_length_is_the_batch_s_limit() -> None:
-    # limit 3, from 5 to 2: 5, 4, 3, 2
-    found = depths(SkipDecode(min=2, max=5), 5, 4, limit=3)
-    assert [len(layers) for layers in found] == [5, 4, 3, 2]
+def test_skipdecode_does_not_depend_on_the_batch_s_limit() -> None:
+    policy = SkipDecode(min=2, max=5, length=3)  # 5, 4, 3, 2
+    for limit in (1, 3, 100):
+        assert [len(layers) for layers in depths(policy, 5, 4, limit=limit)] == [5, 4, 3, 2]
 
 
 @given(st.data())

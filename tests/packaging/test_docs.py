@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import click
 
 from edgedec.cli import cli
+from edgedec.runtime.depth.options import POLICIES, policy_class
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
@@ -50,6 +52,28 @@ def test_the_readme_uses_options_that_exist(root: Path) -> None:
     assert len(commands) > 3
     for line, verb in commands:
         assert set(OPTION.findall(line)) <= known[verb], line
+
+
+def test_parameters_of_depth_policies_have_the_documented_defaults(root: Path) -> None:
+    text = (root / "docs" / "depth.md").read_text(encoding="utf-8")
+    text = text.split("## Parameters")[1].split("\n## ")[0]
+    rows = re.findall(r"^\|(.*?)\| (`.*?) \|(.*?)\|", text, re.MULTILINE)
+    documented: dict[str, dict[str, str]] = {}
+    policy = ""
+    for name, parameters, defaults in rows:
+        policy = name.strip(" `") or policy
+        names = re.findall(r"\w+", parameters)
+        values = defaults.split(",") if "," in defaults and names[1:] else [defaults] * len(names)
+        documented.setdefault(policy, {}).update(zip(names, values, strict=True))
+    for policy in POLICIES:
+        fields = dataclasses.fields(policy_class(policy))  # type: ignore[arg-type]
+        assert documented.get(policy, {}).keys() == {field.name for field in fields}, policy
+        for field in fields:
+            said = documented[policy][field.name].strip("` ")
+            if isinstance(field.default, int | float | str):
+                assert said.rsplit(" ", 1)[-1] == f"{field.default}".removesuffix(".0"), field.name
+            else:
+                assert not said[:1].isdigit(), field.name
 
 
 def test_environment_variables_are_documented(root: Path) -> None:
