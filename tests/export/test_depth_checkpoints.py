@@ -245,7 +245,7 @@ def test_routers_and_adapters_are_exported(family: str, tmp_path: Path) -> None:
         ("layerskip", "needs exit"),
         ("layerskip:exit=2,gamma=3", "no parameter 'gamma'"),
         ("deeper", "there is no such policy"),
-        ("auto:quality=0.99", "there is no such policy"),
+        ("auto:quality=0.99", "auto is for edgedec run, on a bundle that edgedec calibrate-depth"),
     ],
 )
 def test_impossible_depths(depth: str, sentence: str, tmp_path: Path) -> None:
