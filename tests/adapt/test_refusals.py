@@ -54,9 +54,10 @@ def test_a_run_and_what_it_says(folder: Path) -> None:
     ("arguments", "words"),
     [
         (["--steps", "2", "--minutes", "1"], ["--steps and --minutes"]),
-        (["--rank", "0"], ["--rank"]),
+        (["--rank", "0"], ["--rank 0", "give 1 to 4,096"]),
+        (["--steps", "0"], ["--steps 0", "give 1 to 1,000,000,000"]),
         (["--lr", "nan"], ["--lr"]),
-        (["--minutes", "-1"], ["--minutes"]),
+        (["--minutes", "-1"], ["--minutes -1", "give more than 0, up to 1,000,000"]),
         (["--resume"], ["no interrupted run", "--resume"]),
     ],
 )
@@ -73,7 +74,15 @@ def test_options(folder: Path, arguments: list[str], words: list[str]) -> None:
         ("nothing", ["no such policy"]),
         ("unified:layers=9", ["layers=9", "4"]),
         ("layerskip:exit=4", ["exit=4"]),
-        ("first:protect=2", ["no layer of 4 may be skipped"]),
+        ("first:protect=2", ["always runs all 4 layers"]),
+        ("first:threshold=0", ["always runs all 4 layers"]),
+        ("first:layers=4", ["always runs all 4 layers"]),
+        ("lora-drop:cycle=1", ["lora-drop:cycle=1 always runs all 4 layers"]),
+        ("unified:layers=4", ["always runs all 4 layers"]),
+        ("skipdecode:min=4,max=4", ["always runs all 4 layers"]),
+        ("d3:alpha=1", ["always runs all 4 layers"]),
+        ("early-exit:threshold=1", ["always runs all 4 layers"]),
+        ("early-exit:measure=meta,threshold=1", ["always runs all 4 layers"]),
     ],
 )
 def test_policies(folder: Path, depth: str, words: list[str]) -> None:
@@ -107,9 +116,15 @@ def test_an_interrupted_run_is_not_forgotten(folder: Path) -> None:
     work = folder / ".out.adapting"
     assert (work / STATE).exists()
     refused(run("--steps", "5"), "interrupted", "--resume", "--force")
-    refused(run("--steps", "6", "--resume"), "steps 5, not 6")
+    refused(run("--steps", "6", "--resume"), "had --steps 5, this one has --steps 6")
+    refused(run("--minutes", "1", "--resume"), "had --steps 5, this one has no --steps")
+    (folder / "other.tsv").write_text("abc\tcba\n")
+    refused(run("--steps", "5", "--resume", text="other.tsv"), "had another text: give the same")
     (work / STATE).write_bytes(b"damaged")
     refused(run("--steps", "5", "--resume"), "cannot be used", "--force")
+    with (folder / "base" / "config.json").open("a") as config:
+        config.write("\n")
+    refused(run("--steps", "5", "--resume"), "had another checkpoint: give the same")
     assert run("--steps", "1", "--force").exit_code == 0
     assert not work.exists()
 

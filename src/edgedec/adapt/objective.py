@@ -11,6 +11,8 @@ from edgedec.adapt.batches import Feed
 from edgedec.adapt.lora import fresh
 from edgedec.adapt.twin import LowRank, Source, Twin, modules
 from edgedec.errors import InputError
+from edgedec.runtime.depth.layout import Needs
+from edgedec.runtime.depth.options import describe
 from edgedec.runtime.depth.plan import Policy
 
 if TYPE_CHECKING:
@@ -107,18 +109,32 @@ CLASSIFIER = "confidence:Confidence"
 """The objective of policies that ask a classifier (``measure=meta``)."""
 
 
-def objective_for(setup: Setup) -> Objective:
-    """The objective of the setup's policy.
+def check_trainable(policy: Policy, layers: int) -> None:
+    """Refuse a policy that would not use what is trained for it.
+
+    Args:
+        policy: with its parameters.
+        layers: of the decoder.
 
     Raises:
-        InputError: the policy needs no training.
+        InputError: it needs no training, it runs full depth anyway, or this decoder cannot do it.
     """
-    name = setup.policy.name
-    if name not in KINDS:
+    if policy.name not in KINDS:
         raise InputError(
-            f"--depth {name} needs no training: adapt for one of {', '.join(KINDS)}, or export the "
-            "checkpoint as it is."
+            f"--depth {policy.name} needs no training: adapt for one of {', '.join(KINDS)}, or "
+            "export the checkpoint as it is."
         )
+    # What never leaves out a layer asks for no part of a bundle.
+    if policy.needs(layers) == Needs():
+        raise InputError(
+            f"--depth {describe(policy)} always runs all {layers} layers of this decoder: there is "
+            "nothing to train, give parameters with which some are left out."
+        )
+
+
+def objective_for(setup: Setup) -> Objective:
+    """The objective of the setup's policy, which `check_trainable` has let pass."""
+    name = setup.policy.name
     asks = getattr(setup.policy, "measure", None) == "meta"
     module, _, attribute = (CLASSIFIER if asks else KINDS[name]).partition(":")
     made: Objective = getattr(

@@ -53,13 +53,14 @@ class AdaptOptions:
         for name, value, most in (
             ("rank", self.rank, MOST_RANK),
             ("alpha", self.scale, 1e6),
-            ("steps", 1 if self.steps is None else self.steps, 1e9),
+            ("steps", 1 if self.steps is None else self.steps, 10**9),
             ("minutes", 1 if self.minutes is None else self.minutes, 1e6),
             ("batch-tokens", self.batch_tokens, 1 << 24),
-            ("lr", self.lr, 10),
+            ("lr", self.lr, 10.0),
         ):
             if not 0 < value <= most:
-                raise InputError(f"--{name} {value:g} is out of range: give up to {most:g}.")
+                least = "1 to" if isinstance(most, int) else "more than 0, up to"
+                raise InputError(f"--{name} {value:g} is out of range: give {least} {most:,.12g}.")
 
     @property
     def scale(self) -> float:

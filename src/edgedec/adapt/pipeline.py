@@ -15,7 +15,7 @@ from typing import Any
 from edgedec.adapt.batches import Batches
 from edgedec.adapt.lora import total
 from edgedec.adapt.measure import Measured, measure
-from edgedec.adapt.objective import Setup, objective_for
+from edgedec.adapt.objective import Setup, check_trainable, objective_for
 from edgedec.adapt.options import AdaptOptions
 from edgedec.adapt.texts import read_texts, with_targets
 from edgedec.adapt.training import Length, Training
@@ -98,7 +98,7 @@ def adapt(
     target = Path(out)
     opened = open_checkpoint(fspath(checkpoint))
     spec, weights = open_model(opened.config, opened.tensors)
-    policy.needs(spec.decoder.layers)  # raises what this decoder cannot do
+    check_trainable(policy, spec.decoder.layers)
     twin = Twin(spec, weights, device_of(options.device))
     permuted = family_of(opened.config).permuted
     setup = Setup(

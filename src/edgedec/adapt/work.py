@@ -17,6 +17,8 @@ from edgedec.errors import CheckpointError, InputError
 
 FACTS = "facts.json"
 STATE = "state.pt"
+CHECKSUMS = ("text", "checkpoint")
+"""Facts that are checksums, which say nothing to anybody; the others are options."""
 
 
 @contextmanager
@@ -82,8 +84,8 @@ def same_run(work: Path, facts: Mapping[str, Any], *, resume: bool) -> None:
     for key, value in json.loads(json.dumps(facts)).items():
         if before.get(key) != value:
             raise InputError(
-                f"the interrupted run had {key} {before.get(key)!r}, not {value!r}: give the same, "
-                "or begin again with --force."
+                f"the interrupted run had {_difference(key, before.get(key), value)}: give the "
+                "same, or begin again with --force."
             )
 
 
@@ -111,6 +113,20 @@ def result(out: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _difference(key: str, before: object, now: object) -> str:
+    if key in CHECKSUMS:
+        return f"another {key}"
+    return f"{_option(key, before)}, this one has {_option(key, now)}"
+
+
+def _option(key: str, value: object) -> str:
+    """An option with its value as it is given: ``--steps 5``, ``--lora``, ``no --minutes``."""
+    name = f"--{key.replace('_', '-')}"
+    if value is None or value is False:
+        return f"no {name}"
+    return name if value is True else f"{name} {value}"
 
 
 def _check_target(out: Path, *, force: bool) -> None:

@@ -15,7 +15,6 @@ from edgedec.adapt.lora import trainable
 from edgedec.adapt.losses import distilled
 from edgedec.adapt.objective import Setup, Trained, full_depth
 from edgedec.adapt.twin import Hook, Run, Source
-from edgedec.errors import InputError
 from edgedec.runtime.depth.first import First as Policy
 
 if TYPE_CHECKING:
@@ -45,11 +44,6 @@ class First:
         self._twin, self._policy = setup.twin, setup.policy
         spec, device = setup.twin.spec, setup.twin.device
         self.layers = tuple(setup.policy.skippable(spec.decoder.layers))
-        if not self.layers:
-            raise InputError(
-                f"--depth first: no layer of {spec.decoder.layers} may be skipped: give a smaller "
-                "protect."
-            )
         self._weight = {
             i: torch.zeros(1, spec.d_model, device=device, requires_grad=True) for i in self.layers
         }
