@@ -62,6 +62,8 @@ def test_from_a_text_to_auto(invoke: Invoke, staged: Path, words: str) -> None:
     assert table is not None
     assert (table.text, table.inputs, table.measure) == ("words.tsv", 3, "agreement")
     assert "full" in [point.depth for point in table.points]
+    assert "tokens were compared: so few say little" in result.stderr
+    assert "replaces" not in result.stderr
     said = invoke("run", str(staged), "model", "--depth", "auto:quality=1", "--stats", "--json")
     record, last = map(json.loads, said.stdout.splitlines())
     assert record["text"] == PAIRS["model"]
@@ -90,6 +92,29 @@ def test_json_has_every_point(invoke: Invoke, staged: Path, words: str, tmp_path
     table = open_bundle(out).manifest.depth
     assert table is not None
     assert len(table.points) == sum(point["on_front"] for point in report["points"])
+
+
+def test_an_older_table(invoke: Invoke, staged: Path, words: str, tmp_path: Path) -> None:
+    """What is replaced is said; a copy replaces nothing."""
+    arguments = ("--depth", "unified:layers=3", "--rounds", "1", "--inputs", "1")
+    assert invoke("calibrate-depth", str(staged), "--text", words, *arguments).exit_code == 0
+    table = open_bundle(staged).manifest.depth
+    assert table is not None
+    said = f"replaces the bundle's depth table: {len(table.points)} points from words.tsv."
+    copied = ("-o", str(tmp_path / "copy"))
+    result = invoke("calibrate-depth", str(staged), "--text", words, *arguments, *copied)
+    assert "replaces" not in result.stderr
+    assert said in invoke("calibrate-depth", str(staged), "--text", words, *arguments).stderr
+
+
+def test_enough_tokens(
+    invoke: Invoke, staged: Path, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgedec.cli.calibrate_depth.FEW", 10)
+    arguments = ("--depth", "unified:layers=3", "--rounds", "1")
+    result = invoke("calibrate-depth", str(staged), "--text", words, *arguments)
+    assert result.exit_code == 0, result.output
+    assert "were compared" not in result.stderr
 
 
 def test_what_a_bundle_cannot_run_is_named(invoke: Invoke, words: str, tmp_path: Path) -> None:

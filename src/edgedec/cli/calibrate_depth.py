@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from edgedec.runtime.manifest import DepthTable
 
 METRICS = ("agreement", "exact-match", "wer", "chrf", "bleu")
+FEW = 1000
+"""Tokens; what holds for fewer may be chance."""
 
 
 @click.command("calibrate-depth", short_help="Measure which depth policies pay on a text.")
@@ -126,6 +128,15 @@ def command(
             max_new_tokens=max_new_tokens,
         )
     table = make_table(points, data, metric, threads)
+    tokens = points[0].tokens
+    if tokens < FEW:
+        note(
+            f"Only {tokens} tokens were compared: so few say little, and quality 1 is no promise. "
+            "Give a longer text, or more --inputs."
+        )
+    old = generator.bundle.manifest.depth
+    if output is None and old is not None:
+        note(f"This replaces the bundle's depth table: {len(old.points)} points from {old.text}.")
     if output is None:
         write_table(folder, table)
     else:
