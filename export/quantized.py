@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,7 @@ from edgedec.quantize.text.text_files import read_pairs
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.manifest import MANIFEST, Manifest, dump_manifest, load_manifest
 
+logger = logging.getLogger(__name__)
 PATH = "codes"
 CHECKED = (9, 9)
 """Source and target tokens of the check."""
@@ -317,6 +319,8 @@ def _write(
     """Write the graphs, and copy what is not of them."""
     files, parameters = save_graphs(graphs, folder, progress)
     old = bundle.manifest
+    if old.depth is not None:
+        logger.warning("the depth table was left out: run edgedec calibrate-depth again.")
     replaced = {WEIGHTS, REPORT, *(component.file for component in old.components.values())}
     for name in old.files.keys() - replaced:
         if name.startswith("calibration."):

@@ -14,8 +14,12 @@ import pytest
 from click.testing import Result
 from tests.bundle.conftest import write_checkpoint
 
+import edgedec
+from edgedec.export.depth_table import write_table
 from edgedec.quantize.reporting.report import from_json, to_json
 from edgedec.quantize.store import Store
+from edgedec.runtime.bundle import open_bundle
+from edgedec.runtime.manifest import DepthPoint, DepthTable
 
 Invoke = Callable[..., Result]
 FEW = ("--tokens", "96", "--threads", "1", "--no-verify")
@@ -60,6 +64,23 @@ def test_the_bundle_holds_what_the_output_says(
     assert invoke("run", str(out), "abc").exit_code == 0
     assert content(Path(checkpoint)) == before
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_depth_table_is_left_out(
+    invoke: Invoke, checkpoint: str, pairs: str, tmp_path: Path
+) -> None:
+    """It was measured with other weights."""
+    bundle = edgedec.export(checkpoint, tmp_path / "float", verify=False)
+    table = DepthTable("a.txt", 1, "agreement", "some", 1, (DepthPoint("full", 1, 2, 1, 1),))
+    arguments = ("quantize", str(bundle), "--bits", "8", "--calib", pairs, *FEW)
+    result = invoke(*arguments, "-o", str(tmp_path / "without"))
+    assert result.exit_code == 0, result.output
+    assert "depth table" not in result.stderr
+    write_table(bundle, table)
+    result = invoke(*arguments, "-o", str(tmp_path / "with"))
+    assert result.exit_code == 0, result.output
+    assert "the depth table was left out: run edgedec calibrate-depth again." in result.stderr
+    assert open_bundle(tmp_path / "with").manifest.depth is None
 
 
 def test_an_interrupted_run_goes_on(
