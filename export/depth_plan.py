@@ -9,7 +9,7 @@ from typing import Any, cast
 from edgedec.errors import InputError
 from edgedec.export.depth import DepthFacts, Parameters
 from edgedec.runtime.depth.layout import Needs
-from edgedec.runtime.depth.options import AUTO, parse_depth, policy_class, policy_from
+from edgedec.runtime.depth.options import parse_depth, policy_class, policy_from
 from edgedec.runtime.schema import encode
 
 TRACED = ("full", "ngram")
@@ -44,11 +44,6 @@ def plan_depth(texts: Sequence[str], facts: DepthFacts) -> DepthPlan:
     policies: dict[str, Parameters] = {"full": {}}
     for text in texts:
         name, given = parse_depth(text)
-        if name == AUTO:
-            raise InputError(
-                "--depth auto is for edgedec run, on a bundle that edgedec calibrate-depth has "
-                "measured: export with the policies that it shall choose from."
-            )
         if name in policies and name != "full":
             raise InputError(f"--depth {name} is given twice: give it once, and --stages for more.")
         policy = policy_from(name, {**defaults(facts, name), **given})

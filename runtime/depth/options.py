@@ -77,6 +77,11 @@ def policy_class(name: str) -> type[Policy]:
     Raises:
         InputError: there is none of that name.
     """
+    if name == AUTO:
+        raise InputError(
+            "--depth auto is for edgedec run, on a bundle that edgedec calibrate-depth has measured: "
+            "name the policies that it shall choose from."
+        )
     if name not in POLICIES:
         raise InputError(
             f"--depth {name!r}: there is no such policy; there are: {', '.join(POLICIES)}."
