@@ -79,8 +79,8 @@ def policy_class(name: str) -> type[Policy]:
     """
     if name == AUTO:
         raise InputError(
-            "--depth auto is for edgedec run, on a bundle that edgedec calibrate-depth has measured: "
-            "name the policies that it shall choose from."
+            "--depth auto is for edgedec run, on a bundle that edgedec calibrate-depth has "
+            "measured: name the policies that it shall choose from."
         )
     if name not in POLICIES:
         raise InputError(
