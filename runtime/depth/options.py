@@ -196,7 +196,7 @@ def check(policy: Policy, layout: Layout) -> None:
 def _untrained(needs: Needs, layout: Layout) -> Iterator[str]:
     """What only training adds, as halves of sentences."""
     if missing := needs.low_rank - _layers_of(layout, layout.low_rank):
-        yield f"layer {_ranges(sorted(missing))} of this bundle has no low-rank variant"
+        yield f"layer {ranges(sorted(missing))} of this bundle has no low-rank variant"
     # Layers without a router always run, so some are enough.
     if needs.routers and not needs.routers & layout.routers:
         yield "the bundle has no routers"
@@ -208,12 +208,12 @@ def _uncut(needs: Needs, layout: Layout) -> Iterator[str]:
     """What every export can add, as halves of sentences."""
     cuts = {first for first, _ in layout.stages}
     if missing := needs.cuts - cuts:
-        inner = _ranges(sorted(cuts - {0}))
-        yield f"the decoder must be cut before layer {_ranges(sorted(missing))}, and is " + (
+        inner = ranges(sorted(cuts - {0}))
+        yield f"the decoder must be cut before layer {ranges(sorted(missing))}, and is " + (
             f"cut before {inner}" if inner else "in one piece"
         )
     if missing := needs.fill - _layers_of(layout, layout.fill):
-        yield f"layer {_ranges(sorted(missing))} of this bundle has no fill variant"
+        yield f"layer {ranges(sorted(missing))} of this bundle has no fill variant"
 
 
 def _layers_of(layout: Layout, stages: Iterable[int]) -> set[int]:
@@ -306,11 +306,11 @@ _READERS: dict[Any, Any] = {int: _whole, float: _real, tuple[int, ...]: _layers}
 
 def _written(value: Any) -> str:
     if isinstance(value, tuple):
-        return _ranges(value)
+        return ranges(value)
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def _ranges(layers: tuple[int, ...] | list[int]) -> str:
+def ranges(layers: Iterable[int]) -> str:
     """Sorted numbers as ``1-3,5``."""
     runs: list[list[int]] = []
     for layer in layers:

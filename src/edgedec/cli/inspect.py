@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgedec.cli.terminal.logs import note, verbosity
-from edgedec.cli.terminal.offers import layer_words
 from edgedec.cli.terminal.sizes import human_bytes
 from edgedec.cli.terminal.table import columns
 from edgedec.errors import BundleError, CheckFailedError, InputError
@@ -194,12 +193,14 @@ def _depth_table(table: DepthTable) -> list[list[str]]:
 
 
 def _graphs(manifest: Manifest) -> list[str]:
+    from edgedec.runtime.depth.options import ranges
+
     layers = {}
     for stage in manifest.stages:
         for graph in (stage.component, *stage.variants.values()):
             layers[graph] = f"{stage.first}-{stage.last - 1}"
     if manifest.router is not None:
-        layers[manifest.router] = layer_words(manifest.routed)
+        layers[manifest.router] = ranges(manifest.routed)
     rows = [["graph", "layers", "device", "precision", "file"]]
     for name, component in manifest.components.items():
         rows.append(

@@ -13,7 +13,7 @@ from edgedec.adapt.batches import Feed
 from edgedec.adapt.lora import trainable
 from edgedec.adapt.losses import distilled
 from edgedec.adapt.objective import Setup, Trained, full_depth
-from edgedec.adapt.twin import Source
+from edgedec.adapt.twin import LowRank, Source
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,15 +22,28 @@ else:
 
 
 class Scheduled:
-    """Policies whose layers depend on the step only."""
+    """Policies whose layers depend on the step only.
 
-    def __init__(self, setup: Setup) -> None:
+    Args:
+        setup: what to train for.
+        lora: corrections of products; by default of all in the decoder.
+        layers: corrections of layers that are not run, for schedules with low-rank steps.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        lora: dict[str, LowRank] | None = None,
+        layers: dict[int, LowRank] | None = None,
+    ) -> None:
         self._twin, self._policy = setup.twin, setup.policy
-        self._lora = setup.lora()
+        self._lora = setup.lora() if lora is None else lora
+        self._layers = layers or {}
 
     def trainable(self) -> dict[str, Tensor]:
         """See `Objective`."""
-        return trainable(self._lora)
+        adapters = {f"layer.{layer}": low for layer, low in self._layers.items()}
+        return trainable(adapters, self._lora)
 
     def phases(self) -> tuple[float, ...]:
         """See `Objective`."""
@@ -45,7 +58,7 @@ class Scheduled:
         """See `Objective`."""
         positions = feed.target.shape[1]
         table = action_table(self._policy, self._twin.spec.decoder.layers, positions)
-        hook = follow(at_positions(table, feed.prompt, positions))
+        hook = follow(at_positions(table, feed.prompt, positions), self._layers)
         states = self._twin.decode(feed.target, source, adapters=self._lora, hook=hook)
         return [self._twin.head(states[-1])]
 

@@ -34,15 +34,17 @@ def offers_tables(offers: Offers) -> list[list[str]]:
 
 
 def _trained(facts: DepthFacts) -> list[list[str]]:
+    from edgedec.runtime.depth.options import ranges
+
     rows = []
     if facts.exits:
-        rows.append(["exits", f"after layers {layer_words(facts.exits)}"])
+        rows.append(["exits", f"after layers {ranges(facts.exits)}"])
     if facts.lora_drop is not None:
         drop = facts.lora_drop
         how = f"rank {drop.rank}, alpha {drop.alpha:g}, cycle {drop.cycle}"
-        rows.append(["lora-drop", f"adapters of layers {layer_words(drop.layers)}, {how}"])
+        rows.append(["lora-drop", f"adapters of layers {ranges(drop.layers)}, {how}"])
     if facts.routers is not None:
-        routed = layer_words(facts.routers.layers)
+        routed = ranges(facts.routers.layers)
         rows.append(["first", f"routers of layers {routed}, threshold {facts.routers.threshold:g}"])
     if facts.meta is not None:
         rows.append(["classifier", f"{facts.meta}, for measure=meta of early-exit and free"])
@@ -53,14 +55,3 @@ def _lora(lora: LoraFacts) -> list[str]:
     ranks = " and ".join(map(str, lora.ranks))
     whole = f", and {lora.replaced} whole tensors" if lora.replaced else ""
     return ["LoRA", f"of rank {ranks} in {lora.modules} modules{whole} (PEFT)"]
-
-
-def layer_words(layers: tuple[int, ...]) -> str:
-    """Sorted numbers as ``1-3, 5``."""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1][1] = layer
-        else:
-            runs.append([layer, layer])
-    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
