@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from edgedec.errors import InputError
@@ -22,6 +20,7 @@ from edgedec.export import pipeline
 from edgedec.export.bundle import Progress
 from edgedec.export.learn import Choice, Key
 from edgedec.export.leftovers import sweep
+from edgedec.export.work_folder import work_folder
 from edgedec.quantize.options import QuantizeOptions
 from edgedec.runtime.bundle import Bundle, open_bundle, verify_files
 from edgedec.runtime.manifest import MANIFEST
@@ -41,25 +40,9 @@ def workplace(out: Path) -> Iterator[Path]:
     """
     work = out.parent / f".{out.name}.quantizing"
     sweep(out.parent, glob.escape(work.name))
-    work.mkdir(exist_ok=True)
-    lock = FileLock(work / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"another process is making {str(out)!r}: wait for it, or choose another name."
-        ) from error
-    try:
+    finished = work / FINISHED
+    with work_folder(work, out, lambda: finished.is_dir() and any(finished.iterdir())):
         yield work
-    except BaseException:
-        finished = work / FINISHED
-        if not finished.is_dir() or not any(finished.iterdir()):
-            shutil.rmtree(work, ignore_errors=True)
-        raise
-    else:
-        shutil.rmtree(work, ignore_errors=True)
-    finally:
-        lock.release()
 
 
 def refuse_inside(source: str, out: Path) -> None:

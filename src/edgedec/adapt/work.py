@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from edgedec.adapt.writer import RECORD
 from edgedec.errors import CheckpointError, InputError
+from edgedec.export.work_folder import work_folder
 
 FACTS = "facts.json"
 STATE = "state.pt"
@@ -33,18 +32,9 @@ def workplace(out: Path, *, resume: bool, force: bool) -> Iterator[Path]:
     """
     _check_target(out, force=force)
     work = out.parent / f".{out.name}.adapting"
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(work / "lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"another process is making {str(out)!r}: wait for it, or choose another name."
-        ) from error
-    except OSError as error:
-        raise InputError(f"cannot write to {str(out)!r}: {error.strerror or error}.") from error
-    try:
-        interrupted = (work / STATE).exists()
+    state = work / STATE
+    with work_folder(work, out, state.exists):
+        interrupted = state.exists()
         if resume and not interrupted:
             raise InputError(f"there is no interrupted run for {str(out)!r}: leave out --resume.")
         if interrupted and not resume:
@@ -53,16 +43,8 @@ def workplace(out: Path, *, resume: bool, force: bool) -> Iterator[Path]:
                     f"a run for {str(out)!r} was interrupted: go on with --resume, or begin again "
                     "with --force."
                 )
-            (work / STATE).unlink()
+            state.unlink()
         yield work
-    except BaseException:
-        if not (work / STATE).exists():
-            shutil.rmtree(work, ignore_errors=True)
-        raise
-    else:
-        shutil.rmtree(work, ignore_errors=True)
-    finally:
-        lock.release()
 
 
 def same_run(work: Path, facts: Mapping[str, Any], *, resume: bool) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from edgedec.cli.terminal.checkpoint import checkpoint_options
 from edgedec.cli.terminal.logs import verbosity
 from edgedec.cli.terminal.progress import Bar
 from edgedec.cli.terminal.sizes import folder_bytes, human_bytes
@@ -19,24 +20,7 @@ from edgedec.errors import InputError
 @click.argument("checkpoint", required=False)
 @click.option("-m", "--model", metavar="CHECKPOINT", help="The same as the argument CHECKPOINT.")
 @click.option("-o", "--output", metavar="DIR", required=True, help="The bundle folder to write.")
-@click.option("--revision", help="Branch, tag or commit of a hub id.")
-@click.option(
-    "--tokenizer", metavar="DIR", help="Folder with tokenizer files, if the checkpoint has none."
-)
-@click.option(
-    "--stages",
-    metavar="CUTS",
-    help="Cut the decoder before these layers (`0,1,4`), or around every layer (`all`).",
-)
-@click.option(
-    "--depth",
-    metavar="POLICY",
-    multiple=True,
-    help="Make the bundle for a depth policy such as `layerskip:exit=2`; repeatable.",
-)
-@click.option(
-    "--base", metavar="BASE", help="What CHECKPOINT, an adapter in PEFT's format, was trained on."
-)
+@checkpoint_options("CHECKPOINT")
 @click.option(
     "--lora",
     type=click.Choice(["merge", "keep"]),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgedec.cli.terminal.checkpoint import checkpoint_options
 from edgedec.cli.terminal.logs import note, verbosity
 from edgedec.cli.terminal.progress import Bar
 from edgedec.cli.terminal.sizes import folder_bytes, human_bytes, model_bytes
@@ -97,24 +98,7 @@ COMPARED = ("rtn-block32", "nf4-block64", "kmeans-rows", "gptq-block32")
     help="How products with codes are computed.  [default: int8]",
 )
 @click.option("--portable", is_flag=True, help="Leave all but matrices in standard operators.")
-@click.option("--revision", help="Branch, tag or commit of a hub id.")
-@click.option(
-    "--tokenizer", metavar="DIR", help="Folder with tokenizer files, if the checkpoint has none."
-)
-@click.option(
-    "--stages",
-    metavar="CUTS",
-    help="Cut the decoder before these layers (`0,1,4`), or around every layer (`all`).",
-)
-@click.option(
-    "--depth",
-    metavar="POLICY",
-    multiple=True,
-    help="Make the bundle for a depth policy such as `layerskip:exit=2`; repeatable.",
-)
-@click.option(
-    "--base", metavar="BASE", help="What SOURCE, an adapter in PEFT's format, was trained on."
-)
+@checkpoint_options("SOURCE")
 @click.option(
     "--via",
     type=click.Choice(["optimum"]),
