@@ -58,6 +58,18 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def staged_g2p(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of g2p, cut into a stage for each layer; not to be written to."""
+    from edgedec.builtin import builtin_checkpoint
+    from edgedec.export import export_checkpoint
+
+    checkpoint = builtin_checkpoint("g2p")
+    assert checkpoint is not None
+    out = tmp_path_factory.mktemp("staged") / "g2p"
+    return export_checkpoint(checkpoint, out, stages="all", verify=False)
+
+
 def hide_library(patch: pytest.MonkeyPatch) -> None:
     """Make it as if edgedec had been installed without its operator library."""
     patch.setattr("edgedec.kernels.library.LIBRARY", "none.so")

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-import edgedec
-from edgedec.builtin import builtin_checkpoint, resolve_bundle
+from edgedec.builtin import resolve_bundle
 from edgedec.runtime.bundle import open_bundle
 
 Invoke = Callable[..., Result]
@@ -22,18 +21,9 @@ PAIRS = {
 }
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """g2p, cut into a stage for each layer."""
-    checkpoint = builtin_checkpoint("g2p")
-    assert checkpoint is not None
-    out = tmp_path_factory.mktemp("staged") / "g2p"
-    return edgedec.export(checkpoint, out, stages="all", verify=False)
-
-
 @pytest.fixture
-def staged(exported: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(exported, tmp_path / "g2p"))
+def staged(staged_g2p: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(staged_g2p, tmp_path / "g2p"))
 
 
 @pytest.fixture
@@ -137,14 +127,14 @@ def test_what_a_bundle_cannot_run_is_named(invoke: Invoke, words: str, tmp_path:
     ],
 )
 def test_errors(
-    invoke: Invoke, exported: Path, words: str, arguments: list[str], sentence: str
+    invoke: Invoke, staged_g2p: Path, words: str, arguments: list[str], sentence: str
 ) -> None:
-    fails(invoke("calibrate-depth", str(exported), "--text", words, *arguments), sentence)
+    fails(invoke("calibrate-depth", str(staged_g2p), "--text", words, *arguments), sentence)
 
 
-def test_texts_that_will_not_do(invoke: Invoke, exported: Path, tmp_path: Path) -> None:
-    fails(invoke("calibrate-depth", str(exported), "--text", "nowhere.txt"), "nowhere.txt")
+def test_texts_that_will_not_do(invoke: Invoke, staged_g2p: Path, tmp_path: Path) -> None:
+    fails(invoke("calibrate-depth", str(staged_g2p), "--text", "nowhere.txt"), "nowhere.txt")
     plain = tmp_path / "plain.txt"
     plain.write_text("model\n")
     arguments = ("--text", str(plain), "--metric", "wer")
-    fails(invoke("calibrate-depth", str(exported), *arguments), "has no targets")
+    fails(invoke("calibrate-depth", str(staged_g2p), *arguments), "has no targets")

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.depth.models import VOCAB, make
 
-from edgedec.builtin import CHECKPOINTS
 from edgedec.export import export_checkpoint
 from edgedec.runtime.bundle import Bundle, open_bundle
 from edgedec.runtime.cache import VIEW
@@ -71,10 +70,7 @@ def t5(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 
 
 @pytest.fixture(scope="module")
-def g2p(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Subject:
-    folder = export_checkpoint(
-        CHECKPOINTS / "g2p", tmp_path_factory.mktemp("lossless") / "g2p", stages="all", verify=False
-    )
+def g2p(staged_g2p: Path, root: Path) -> Subject:
     words = sorted({word.strip(".,:;()`'\"*").lower() for word in (root / "README.md").read_text(
         encoding="utf-8").split()})  # fmt: skip
     chosen: list[Input] = [
@@ -82,7 +78,7 @@ def g2p(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Subject:
     ]
     assert len(chosen) >= PROMPTS
     return subject(
-        Generator(open_bundle(folder), threads=1), [(chosen[:30], 32), (chosen[30:PROMPTS], 4)]
+        Generator(open_bundle(staged_g2p), threads=1), [(chosen[:30], 32), (chosen[30:PROMPTS], 4)]
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgedec
-from edgedec.builtin import builtin_checkpoint, resolve_bundle
+from edgedec.builtin import resolve_bundle
 from edgedec.errors import BundleError, InputError
 from edgedec.export import depth_table
 from edgedec.export.depth_grid import GRIDS, candidates
@@ -49,18 +49,9 @@ def point(quality: float, milliseconds: float, depth: str = "ngram") -> Measured
     return Measured(DepthPoint(depth, quality, 4.0, milliseconds, 1.0), None, quality, None, 10)
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """g2p, cut into a stage for each layer."""
-    checkpoint = builtin_checkpoint("g2p")
-    assert checkpoint is not None
-    out = tmp_path_factory.mktemp("depth") / "g2p"
-    return edgedec.export(checkpoint, out, stages="all", verify=False)
-
-
 @pytest.fixture
-def copy(bundle: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(bundle, tmp_path / "copy"))
+def copy(staged_g2p: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(staged_g2p, tmp_path / "copy"))
 
 
 # Few values, so that ties are common.
@@ -158,8 +149,8 @@ def test_every_policy_has_a_grid() -> None:
     assert set(GRIDS) == set(POLICIES) - {"full"}
 
 
-def test_candidates(bundle: Path) -> None:
-    manifest = open_bundle(bundle).manifest
+def test_candidates(staged_g2p: Path) -> None:
+    manifest = open_bundle(staged_g2p).manifest
     found, left_out = candidates(manifest)
     texts = [candidate.depth for candidate in found]
     assert len({candidate.policy for candidate in found}) == len(found)
@@ -173,9 +164,9 @@ def test_candidates(bundle: Path) -> None:
     assert {candidate.policy.name for candidate in some[1:]} == {"unified"}
 
 
-def test_a_bundles_own_parameters_stay_in_the_text(bundle: Path) -> None:
+def test_a_bundles_own_parameters_stay_in_the_text(staged_g2p: Path) -> None:
     recorded = {"full": {}, "layerskip": {"exit": 2, "drafts": 7}}
-    manifest = replace(open_bundle(bundle).manifest, policies=recorded)
+    manifest = replace(open_bundle(staged_g2p).manifest, policies=recorded)
     found, _ = candidates(manifest, ["layerskip:drafts=4", "layerskip"])
     assert all(make_policy(c.depth, manifest) == c.policy for c in found)
 
@@ -184,26 +175,26 @@ def test_a_bundles_own_parameters_stay_in_the_text(bundle: Path) -> None:
     ("depth", "reason"),
     [("first", "no routers"), ("lora-drop:cycle=2", "low-rank"), ("nonsense", "no such policy")],
 )
-def test_a_policy_that_was_asked_for_is_refused(bundle: Path, depth: str, reason: str) -> None:
+def test_a_policy_that_was_asked_for_is_refused(staged_g2p: Path, depth: str, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
-        candidates(open_bundle(bundle).manifest, [depth])
+        candidates(open_bundle(staged_g2p).manifest, [depth])
 
 
-def test_inputs_come_from_all_over_the_text(bundle: Path, tmp_path: Path) -> None:
+def test_inputs_come_from_all_over_the_text(staged_g2p: Path, tmp_path: Path) -> None:
     text = tmp_path / "words.txt"
     text.write_text("".join(f"{letter * 3}\n" for letter in "abcdefghij"))
-    inputs = read_inputs(text, open_bundle(bundle), 5, "agreement")
+    inputs = read_inputs(text, open_bundle(staged_g2p), 5, "agreement")
     assert (inputs.text, len(inputs.sources), inputs.targets) == ("words.txt", 5, [])
-    every = read_inputs(text, open_bundle(bundle), 100, "agreement")
+    every = read_inputs(text, open_bundle(staged_g2p), 100, "agreement")
     assert inputs.sources == every.sources[::2]
     with pytest.raises(InputError, match="has no targets, which --metric wer needs"):
-        read_inputs(text, open_bundle(bundle), 5, "wer")
+        read_inputs(text, open_bundle(staged_g2p), 5, "wer")
 
 
-def test_measuring_full_depth_against_itself(bundle: Path, tmp_path: Path) -> None:
+def test_measuring_full_depth_against_itself(staged_g2p: Path, tmp_path: Path) -> None:
     text = tmp_path / "words.txt"
     text.write_text("\n".join(WORDS))
-    generator = edgedec.load(bundle, threads=1)
+    generator = edgedec.load(staged_g2p, threads=1)
     inputs = read_inputs(text, generator.bundle, 6, "agreement")
     manifest = generator.bundle.manifest
     found, _ = candidates(manifest, ["unified:layers=4", "skipdecode:min=1,max=1"])
