@@ -15,7 +15,7 @@ from typing import Any
 
 from edgedec.errors import InputError
 
-OLDEST, NEWEST = (1, 24), (1, 31)
+OLDEST, NEWEST = (1, 24), (1, 32)
 """The versions of ONNX Runtime whose interface the library was written for and tested with."""
 
 LIBRARY = {"darwin": "libedgedec_ops.dylib", "win32": "edgedec_ops.dll"}.get(

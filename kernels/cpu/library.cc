@@ -16,7 +16,7 @@ namespace edgedec {
 
 namespace {
 
-constexpr int kOldest = 24, kNewest = 31;  // minor versions of ONNX Runtime 1
+constexpr int kOldest = 24, kNewest = 32;  // minor versions of ONNX Runtime 1
 
 // "1.31.1" -> 31; anything that is not version 1 -> -1.
 int minor_version(const char* version) {

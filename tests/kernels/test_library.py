@@ -90,12 +90,12 @@ def test_an_instruction_set_that_was_asked_for_and_is_not_there() -> None:
         library.register(Options("2 : edgedec: EDGEDEC_ISA=mmx cannot run here; there is: scalar"))
 
 
-@pytest.mark.parametrize("version", ["1.24.0", "1.31.9", "1.30.0+cpu"])
+@pytest.mark.parametrize("version", ["1.24.0", "1.32.9", "1.30.0+cpu"])
 def test_versions_in_range(version: str) -> None:
     assert library.refused(version) is None
 
 
-@pytest.mark.parametrize("version", ["1.23.2", "1.32.0", "2.24.0", "0.1", "unknown"])
+@pytest.mark.parametrize("version", ["1.23.2", "1.33.0", "2.24.0", "0.1", "unknown"])
 def test_versions_out_of_range(
     version: str, compiled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +103,7 @@ def test_versions_out_of_range(
     options = Options()
     refusal = library.register(options)
     assert refusal is not None
-    assert f"ONNX Runtime 1.24 to 1.31, and this is {version}" in refusal
+    assert f"ONNX Runtime 1.24 to 1.32, and this is {version}" in refusal
     assert not options.registered
 
 

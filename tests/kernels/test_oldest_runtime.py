@@ -99,7 +99,7 @@ def seen_with(version: str, folder: Path) -> dict[str, object]:
     return seen
 
 
-@pytest.mark.parametrize("version", ["1.24.1", "1.31.1"])
+@pytest.mark.parametrize("version", ["1.24.1", "1.31.1", "1.32.0"])
 def test_computes_in(version: str, tmp_path: Path) -> None:
     seen = seen_with(version, tmp_path)
     assert seen["register"] is None
@@ -109,7 +109,7 @@ def test_computes_in(version: str, tmp_path: Path) -> None:
 
 def test_refuses_an_older_one(tmp_path: Path) -> None:
     seen = seen_with("1.23.2", tmp_path)
-    assert "ONNX Runtime 1.24 to 1.31" in str(seen["register"])
+    assert "ONNX Runtime 1.24 to 1.32" in str(seen["register"])
     assert "this is 1.23.2" in str(seen["register"])
     # the library itself says so too, to programs that load it without edgedec
     assert "1.23.2" in str(seen["raw"])
