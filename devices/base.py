@@ -50,7 +50,9 @@ class Device(Protocol):
     def report(self) -> DeviceReport:
         """What the device offers on this machine."""
 
-    def open(self, graph: Path, *, threads: int | None, shared: bool) -> Session:
+    def open(
+        self, graph: Path, *, threads: int | None, shared: bool, records: Path | None = None
+    ) -> Session:
         """Open a graph.
 
         Args:
@@ -58,6 +60,8 @@ class Device(Protocol):
             threads: threads to compute with, None for the device's own choice.
             shared: other sessions run in turns with this one, so that its idle threads must not
                 keep cores busy.
+            records: what to begin the name of the file with that gets records of every operator
+                (`Session.end_records`); None for none, as they take time.
 
         Raises:
             BundleError: the runtime refuses the graph.

@@ -89,7 +89,9 @@ class Cpu:
             ),
         )
 
-    def open(self, graph: Path, *, threads: int | None, shared: bool) -> Session:
+    def open(
+        self, graph: Path, *, threads: int | None, shared: bool, records: Path | None = None
+    ) -> Session:
         """Open a graph on the CPU; weights outside of it stay mapped from their file.
 
         Operators of ours run by the library; where that is missing, by their function bodies.
@@ -103,6 +105,9 @@ class Cpu:
                 f"threads must be a whole number from 1 to {MOST_THREADS:,}, not {threads!r}."
             )
         options = _options(threads, shared)
+        if records is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(records)
         if DOMAIN in operator_sets(graph.read_bytes()):
             from edgedec.kernels.library import register
 

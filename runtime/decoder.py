@@ -7,7 +7,6 @@ any variant, leave them waiting on the way, read the head, forget what was rejec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -258,9 +257,7 @@ class Decoding:
     def confidence(self) -> NDArray[np.float32]:
         """The trained classifier's word on each row's last position, ``[rows]``."""
         classifier = self._bindings.classifier(self._slot, self._size)
-        began = perf_counter()
-        classifier.binding.run()
-        self.seconds["head"] += perf_counter() - began
+        self.seconds["head"] += classifier.binding.run()
         return self._last(classifier.confidence)
 
     def crop(self, length: int) -> None:
@@ -334,17 +331,13 @@ class Decoding:
             np.add(bound.lengths, bound.steps, out=bound.positions)
         if bound.scores is not None:
             bound.scores.pick(len(bound.steps), counts)
-        began = perf_counter()
-        bound.binding.run()
-        seconds = perf_counter() - began
+        seconds = bound.binding.run()
         self.seconds[bound.kind] += seconds
         self.clock.note(bound.timed, seconds)
         self.cache.advance(bound.layers, len(bound.steps) if counts is None else counts)
 
     def _score(self, head: BoundHead) -> Scores:
-        began = perf_counter()
-        head.binding.run()
-        seconds = perf_counter() - began
+        seconds = head.binding.run()
         self.seconds["head"] += seconds
         self.clock.note(head.timed, seconds)
         return head.scores

@@ -30,6 +30,11 @@ class Memory:
     arrays: dict[str, NDArray[np.float32]]
     mean: NDArray[np.float32] | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values."""
+        return sum(array.nbytes for array in self.arrays.values())
+
     def fork(self, copies: int) -> Memory:
         """Every row ``copies`` times, side by side."""
         return Memory(

@@ -24,6 +24,7 @@ from edgedec.runtime.loop import Loop
 from edgedec.runtime.prompt import RouterScores, feed_prompts
 from edgedec.runtime.search import Search, make_search
 from edgedec.runtime.search.protocol import FinishReason
+from edgedec.runtime.spans import Spans
 from edgedec.runtime.text import Tokenizer
 
 Input = str | Sequence[int]
@@ -92,10 +93,12 @@ class Generator:
         device: device name for every component.
         threads: threads to compute with, None for the device's choice.
         depth: depth policy, or its text; for calls that give no other.
+        records: folder that gets ONNX Runtime's records of every operator, which slow it down.
 
     Attributes:
         bundle: as given.
         statistics: of the last call of `generate` or `stream`, filled while it goes on.
+        spans: where time goes; switched off.
     """
 
     def __init__(
@@ -105,12 +108,14 @@ class Generator:
         device: str = "cpu",
         threads: int | None = None,
         depth: str | Policy = "full",
+        records: Path | None = None,
     ) -> None:
         from edgedec.devices.base import get_device
 
         manifest = bundle.manifest
         self.bundle = bundle
         self.statistics = Statistics()
+        self.spans = Spans()
         self._interface = manifest.interface
         self._layout = layout_of(manifest)
         self._depth = self._policy(depth)
@@ -122,7 +127,10 @@ class Generator:
         def session(component: str) -> Any:
             path = bundle.path(manifest.components[component].file)
             shared = not (whole and component == manifest.stages[0].component)
-            return target.open(path, threads=threads, shared=shared)
+            kept = None if records is None else records / component
+            opened = target.open(path, threads=threads, shared=shared, records=kept)
+            opened.spans = self.spans
+            return opened
 
         self._encoder = (
             Encoder(
@@ -166,6 +174,7 @@ class Generator:
             InputError: an input without a single token, too long or no text, an option out of
                 range, or a depth policy that does not go with the bundle or the options.
         """
+        self.spans.begin_request()
         if batch_size < 1:
             raise InputError(f"batch_size must be a whole number of at least 1, not {batch_size}.")
         config = self._config(options)
@@ -174,6 +183,7 @@ class Generator:
             batch_size = 1
         self.statistics = Statistics()
         sources = [self._encode(item) for item in _as_batch(inputs)]
+        self.spans.lap("tokenize")
         found = []
         for begin in range(0, len(sources), batch_size):
             batch = sources[begin : begin + batch_size]
@@ -181,7 +191,10 @@ class Generator:
             for _ in run:
                 pass
             found += search.results()
-        return [Result(self._text(h.tokens), h.tokens, h.score, h.finish_reason) for h in found]
+        results = [Result(self._text(h.tokens), h.tokens, h.score, h.finish_reason) for h in found]
+        self.spans.lap("detokenize")
+        self.spans.end_request()
+        return results
 
     def stream(
         self, item: Input, *, depth: str | Policy | None = None, **options: Any
@@ -196,6 +209,7 @@ class Generator:
         Raises:
             InputError: as `generate`; also for beam search, which knows nothing until the end.
         """
+        self.spans.begin_request()
         config = self._config(options)
         if config.num_beams > 1:
             raise InputError("beam search cannot stream: use num_beams=1.")
@@ -203,7 +217,9 @@ class Generator:
             raise InputError("a stream has one input: give a text or one list of token ids.")
         policy = self._checked(depth, config)
         self.statistics = Statistics()
-        return self._chunks(*self._start([self._encode(item)], config, policy, 0))
+        source = self._encode(item)
+        self.spans.lap("tokenize")
+        return self._chunks(*self._start([source], config, policy, 0))
 
     def _chunks(self, search: Search, run: Iterator[None]) -> Iterator[Chunk]:
         decoder = self._tokenizer.decoder() if self._tokenizer is not None else None
@@ -211,10 +227,15 @@ class Generator:
         for _ in run:
             # The search knows where the result ends; fed padding after it is not part of it.
             for token in search.results()[0].tokens[sent:]:
-                yield Chunk(decoder.push(token) if decoder is not None else "", token)
+                chunk = Chunk(decoder.push(token) if decoder is not None else "", token)
+                self.spans.lap("detokenize")
+                yield chunk
+                self.spans.resume()
                 sent += 1
                 last = token
         tail = decoder.flush() if decoder is not None else ""
+        self.spans.lap("detokenize")
+        self.spans.end_request()
         if tail:
             yield Chunk(tail, last)
 
@@ -300,12 +321,15 @@ class Generator:
         self, search: Search, policy: Policy, request: Request, pad: int, statistics: Statistics
     ) -> Iterator[None]:
         """Drive a search to its end; yields after every choice of tokens."""
-        prompts, seconds = request.prompts, statistics.seconds
+        prompts, seconds, spans = request.prompts, statistics.seconds, self.spans
         needs = policy.needs(self._layout.layers)
+        spans.lap("prepare")
         began = perf_counter()
         sources = None if request.sources is None else [list(s) for s in request.sources]
         decoding = self.start_decoding(sources, len(prompts), anchors=bool(needs.low_rank))
         encoded = perf_counter()
+        if decoding.memory is not None:
+            spans.lap("encode")
         routers = RouterScores(self._components, len(prompts)) if needs.routers else None
         if routers is not None and decoding.memory is not None:
             assert decoding.memory.mean is not None
@@ -325,9 +349,14 @@ class Generator:
             search,
             policy.start(self._layout, request),
             statistics,
+            spans,
             beams=search.rows // len(prompts),
             context=len(prompts[0]),
         ).run(output, None if routers is None else routers.mean())
+        if spans.on:
+            statistics.cache_bytes = max(statistics.cache_bytes, decoding.cache.nbytes)
+            if decoding.memory is not None:
+                statistics.cross_bytes = max(statistics.cross_bytes, decoding.memory.nbytes)
 
     def _encode(self, item: Input) -> list[int]:
         if isinstance(item, str):

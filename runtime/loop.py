@@ -16,6 +16,7 @@ from edgedec.runtime.depth.statistics import Statistics
 from edgedec.runtime.search import Search
 from edgedec.runtime.search.protocol import Advance
 from edgedec.runtime.search.rows import RowSearch
+from edgedec.runtime.spans import Spans
 
 
 class Loop:
@@ -26,6 +27,7 @@ class Loop:
         search: chooses tokens.
         planner: plans the passes of every step (runtime/depth/plan.py says what plans mean).
         statistics: are filled on the way.
+        spans: are told of every token, plan and choice.
         beams: decoder rows for each prompt.
         context: positions that were fed, where there is a single row.
     """
@@ -36,6 +38,7 @@ class Loop:
         search: Search,
         planner: Planner,
         statistics: Statistics,
+        spans: Spans,
         *,
         beams: int,
         context: int,
@@ -44,6 +47,7 @@ class Loop:
         self._search = search
         self._planner = planner
         self._statistics = statistics
+        self._spans = spans
         self._beams = beams
         self._context = context
         self._layers = [stage.last - stage.first for stage in decoding.components.stages]
@@ -63,7 +67,7 @@ class Loop:
             output: what followed the prompts.
             routers: float32 ``[prompts, layers]``, their scores over the prompts.
         """
-        decoding, search, statistics = self._decoding, self._search, self._statistics
+        decoding, statistics = self._decoding, self._statistics
         many = self._beams > 1
         if many:
             decoding.fork(self._beams)
@@ -72,8 +76,9 @@ class Loop:
         for kind in decoding.seconds:
             statistics.seconds.setdefault(kind, 0.0)
         decoding.seconds, decoding.layers = statistics.seconds, 0
-        choice = search.advance(None if many else output.next_token, output.logits)
+        choice = self._advance(None if many else output.next_token, output.logits)
         self._take(choice)
+        self._spans.lap("first step")
         yield
         if choice.done:
             return
@@ -81,7 +86,9 @@ class Loop:
         signals = Signals(tokens=self._decided, routers=routers, clock=decoding.clock)
         step = 1
         while True:
+            began = self._spans.begin()
             plan = self._planner.plan(step, signals)
+            self._spans.end("plan", began)
             self._pass(plan)
             if plan.then in {"look", "draft"}:
                 signals = self._look(plan) if plan.then == "look" else self._draft(plan)
@@ -117,8 +124,10 @@ class Loop:
         statistics.total_seconds += perf_counter() - self._began
         statistics.layers += decoding.layers
         decoding.layers = 0
+        self._spans.lap("step")
 
     def _resume(self) -> None:
+        self._spans.resume()
         self._began = perf_counter()
 
     def _pass(self, plan: Plan) -> None:
@@ -200,7 +209,7 @@ class Loop:
         self._context += 1
         self._count_exits()
         statistics.tokens += self._live
-        choice = self._search.advance(output.next_token, output.logits)
+        choice = self._advance(output.next_token, output.logits)
         if choice.parents is not None and not choice.done:
             decoding.reorder(choice.parents)
         self._take(choice)
@@ -222,7 +231,7 @@ class Loop:
         targets: list[int] = []
         for index in range(count):
             logits = None if scores.logits is None else scores.logits[:, index]
-            choice = search.advance(scores.next_token[:, index], logits)
+            choice = self._advance(scores.next_token[:, index], logits)
             statistics.tokens += 1
             self._count_exits()
             self._take(choice)
@@ -259,6 +268,15 @@ class Loop:
         if self._looked is not None:
             return self._looked
         return self._decoding.read(want_logits=want_logits).last
+
+    def _advance(
+        self, tokens: NDArray[np.int64] | None, logits: NDArray[np.float32] | None
+    ) -> Advance:
+        """Let the search choose."""
+        began = self._spans.begin()
+        choice = self._search.advance(tokens, logits)
+        self._spans.end("search", began)
+        return choice
 
     def _take(self, choice: Advance) -> None:
         """Note what the search chose, to be fed next."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgedec.errors import BundleError, InputError
+from edgedec.runtime.spans import Spans
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,14 @@ class Session:
     Args:
         name: the graph's file, for messages.
         inference: an ``onnxruntime.InferenceSession`` on a device that reads host memory.
+
+    Attributes:
+        spans: are told of every run.
     """
 
     def __init__(self, name: str, inference: Any) -> None:
         self.name = name
+        self.spans = Spans()
         self._inference = inference
         self.inputs = {i.name: Port(i.type, tuple(i.shape)) for i in inference.get_inputs()}
         self.outputs = {o.name: Port(o.type, tuple(o.shape)) for o in inference.get_outputs()}
@@ -53,8 +60,19 @@ class Session:
             outputs: name -> array for the outputs that are wanted.
         """
         return Binding(
-            self.name, self._inference, {name: inputs[name] for name in self.inputs}, outputs
+            self.name,
+            self._inference,
+            {name: inputs[name] for name in self.inputs},
+            outputs,
+            self.spans,
         )
+
+    def end_records(self) -> Path:
+        """The file with ONNX Runtime's records of every operator, which ends here.
+
+        Only of a session that was opened with ``records``.
+        """
+        return Path(self._inference.end_profiling())
 
 
 class Binding:
@@ -66,8 +84,11 @@ class Binding:
         inference: Any,
         inputs: Mapping[str, NDArray[Any]],
         outputs: Mapping[str, NDArray[Any]],
+        spans: Spans,
     ) -> None:
         self._name = name
+        self._component = name.removesuffix(".onnx")
+        self._spans = spans
         self._inference = inference
         self._binding = inference.io_binding()
         # The runtime holds bare pointers: whatever is bound must live as long as its binding.
@@ -81,13 +102,17 @@ class Binding:
                     raise ValueError(f"{port} is not C-contiguous")
                 bind(port, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-    def run(self) -> None:
+    def run(self) -> float:
         """Run once over what is bound.
+
+        Returns:
+            The seconds that it took.
 
         Raises:
             BundleError: the graph fails on it.
             InputError: there is not enough memory for it.
         """
+        began = perf_counter()
         try:
             self._inference.run_with_iobinding(self._binding)
         except Exception as error:  # ONNX Runtime's exceptions share no other base
@@ -100,6 +125,10 @@ class Binding:
             raise BundleError(
                 f"{self._name} fails in ONNX Runtime ({reason}): export the bundle again."
             ) from error
+        seconds = perf_counter() - began
+        if self._spans.on:
+            self._spans.ran(self._component, began, seconds)
+        return seconds
 
 
 def first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ from edgedec.runtime.generator import PREFILL, Generator
 from edgedec.runtime.loop import Loop
 from edgedec.runtime.prompt import RouterScores, feed_prompts
 from edgedec.runtime.search.protocol import Advance, Hypothesis
+from edgedec.runtime.spans import Spans
 
 
 @dataclass
@@ -67,7 +68,7 @@ def perplexity(
             decoding, [prompt], pad=0, piece=PREFILL, want_logits=True, routers=routers
         )
         planner = policy.start(layout_of(manifest), Request(1, len(text), None, [prompt]))
-        loop = Loop(decoding, search, planner, Statistics(), beams=1, context=len(prompt))
+        loop = Loop(decoding, search, planner, Statistics(), Spans(), beams=1, context=len(prompt))
         for _ in loop.run(output, None if routers is None else routers.mean()):
             pass
         nats += search.nats

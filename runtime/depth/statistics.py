@@ -20,6 +20,8 @@ class Statistics:
         seconds: by what ran: ``encode``, ``prompt`` (all of it), and after the prompt ``stages``,
             ``fill``, ``low-rank``, ``head``.
         total_seconds: wall clock from the first step after the prompt to the end.
+        cache_bytes: of self-attention's keys and values at the end, of the largest batch,
+        cross_bytes: and cross-attention's; 0 unless spans were taken.
     """
 
     tokens: int = 0
@@ -30,6 +32,8 @@ class Statistics:
     accepted: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     total_seconds: float = 0.0
+    cache_bytes: int = 0
+    cross_bytes: int = 0
 
     @property
     def mean_layers(self) -> float | None:

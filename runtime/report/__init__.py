@@ -1,0 +1,1 @@
+"""A profile for people and programs: tables, CSV, JSON, HTML."""
