@@ -11,13 +11,13 @@ from edgedec.errors import InputError
 from edgedec.runtime.depth.options import POLICIES
 from edgedec.runtime.profiling.record import Configuration
 
-RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9})(?:([+*])(\d{1,9}))?)?")
+RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9})(?:([+*])([0-9]{1,9}))?)?")
 MOST = 1000
 """Values of one option, and configurations of a sweep."""
 
 
 def numbers(text: str, option: str) -> tuple[int, ...]:
-    """Whole numbers of at least 1: ``8``, ``1,4``, ``1-4``, ``16-64+16``, ``1-64*2``; sorted as given.
+    """Whole numbers of at least 1, in the order given: ``8``, ``1,4``, ``16-64+16``, ``1-64*2``.
 
     Args:
         text: as on the command line.

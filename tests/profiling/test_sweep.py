@@ -32,7 +32,7 @@ def test_lists(text: str, found: tuple[int, ...]) -> None:
     "text", ["", "0", "-1", "1,", "4-1", "1-8+0", "1-8*1", "1-8-2", "a", "1.5", "1e3", "8+2", "１"]
 )
 def test_refused(text: str) -> None:
-    with pytest.raises(InputError, match="-s .* is not a list of whole numbers"):
+    with pytest.raises(InputError, match=r"-s .* is not a list of whole numbers"):
         numbers(text, "-s")
 
 
