@@ -192,14 +192,17 @@ class Operators:
 
 @dataclass(frozen=True)
 class Summary:
-    """Of ``n`` samples: median, percentiles (linear between samples), mean, deviation (n - 1)."""
+    """Of ``n`` samples: median, percentiles (linear between samples), mean, deviation (n - 1).
+
+    ``sd`` is None for a single sample, which says nothing about deviation.
+    """
 
     n: int
     p50: float
     p90: float
     p99: float
     mean: float
-    sd: float
+    sd: float | None
     min: float
     max: float
 
