@@ -223,6 +223,7 @@ def failed(error: str, what: Configuration | None = None) -> Row:
 def summaries(turns: Sequence[Turn]) -> dict[str, Summary | None]:
     """What made-up rows say of their turns: the metrics that tables show, and some more."""
     samples = [one for turn in turns for one in turn.samples]
+    memories = [turn.memory for turn in turns if turn.memory is not None]
     values: dict[str, list[float | None]] = {
         "tokenize_ms": [one.tokenize_ms for one in samples],
         "prepare_ms": [one.prepare_ms for one in samples],
@@ -236,8 +237,8 @@ def summaries(turns: Sequence[Turn]) -> dict[str, Summary | None]:
         "imports_ms": [turn.imports_ms for turn in turns],
         "cold_start_ms": [turn.start_ms for turn in turns if turn.file_cache == "cold"],
         "warm_start_ms": [turn.start_ms for turn in turns if turn.file_cache == "warm"],
-        "peak_rss_mb": [turn.memory and turn.memory.peak_rss_mb for turn in turns],
-        "steady_rss_mb": [turn.memory and turn.memory.steady_rss_mb for turn in turns],
+        "peak_rss_mb": [one.peak_rss_mb for one in memories],
+        "steady_rss_mb": [one.steady_rss_mb for one in memories],
         "cache_mb": [None if one.cache_bytes is None else one.cache_bytes / 1e6 for one in samples],
         "mean_layers": [one.mean_layers for one in samples],
         "acceptance": [None for one in samples],
