@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from edgedec.runtime.profiling.record import Configuration, Effort, Operators, Turn
 
@@ -75,5 +75,5 @@ class Measured:
     row: int
     turn: Turn | None = None
     operators: Operators | None = None
-    events: tuple[dict[str, object], ...] = ()
+    events: tuple[dict[str, Any], ...] = ()
     error: str | None = None
