@@ -39,10 +39,10 @@ class Job:
         kind: ``latency``, or ``operators``: one request with records of operators.
         round: number of the turn.
         repetitions: requests that count.
-        first: number of the first of them among all of this configuration, which chooses lines.
+        first: number of the first of them among all of this configuration, which chooses ids.
         warmup: requests before.
         seed: of synthetic inputs.
-        inputs: lines of text; none for synthetic inputs.
+        inputs: lines of text, from that of the first request on; none for synthetic inputs.
         started: `time.monotonic` just before the process was started; None: it had other work.
         trace: also return events for a trace.
     """

@@ -59,7 +59,9 @@ class Sample:
             baselines.
         e2e_ms: the whole request, by a clock around the call.
         token_ms: when each token was known, since the request began, in order: one for every
-            step of the longest row.
+            step of the longest row. Where the depth policy takes inputs one by one: of all of them.
+        steps, steps_ms: steps after the first, of which those inputs have one each, and their
+            time; None for baselines, whose first token ends the only first step.
         runs_ms: time of graphs in the steps after the first, by component.
         plan_ms, search_ms: time of depth policy and search in these steps.
         mean_layers, exits, drafted, accepted: what the depth policy did (runtime/depth/
@@ -74,6 +76,8 @@ class Sample:
     new_tokens: int
     e2e_ms: float
     token_ms: tuple[float, ...]
+    steps: int | None = None
+    steps_ms: float | None = None
     tokenize_ms: float | None = None
     prepare_ms: float | None = None
     encode_ms: float | None = None
