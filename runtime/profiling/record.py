@@ -60,8 +60,8 @@ class Sample:
         e2e_ms: the whole request, by a clock around the call.
         token_ms: when each token was known, since the request began, in order: one for every
             step of the longest row. Where the depth policy takes inputs one by one: of all of them.
-        steps, steps_ms: steps after the first, of which those inputs have one each, and their
-            time; None for baselines, whose first token ends the only first step.
+        steps, steps_ms: steps after the first (inputs that are taken one by one have a first one
+            each), and their time; None for baselines.
         runs_ms: time of graphs in the steps after the first, by component.
         plan_ms, search_ms: time of depth policy and search in these steps.
         mean_layers, exits, drafted, accepted: what the depth policy did (runtime/depth/
