@@ -126,6 +126,8 @@ def sample(
         e2e_ms=e2e_ms,
         # the last token is the end of the request, whatever rounding says
         token_ms=(*(first + between * step for step in range(steps - 1)), e2e_ms)[:steps],
+        steps=steps - 1,
+        steps_ms=e2e_ms - first if steps > 1 else 0.0,
         prepare_ms=first / 10,
         encode_ms=first * 6 / 10,
         first_step_ms=first * 3 / 10,
