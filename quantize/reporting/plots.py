@@ -14,7 +14,7 @@ import numpy as np
 from edgedec.errors import MissingDependencyError
 from edgedec.quantize.reporting.kinds import by_kind, layer_of, layered
 from edgedec.quantize.reporting.report import Comparison, MatrixReport, QuantizationReport
-from edgedec.quantize.reporting.tables import printable
+from edgedec.runtime.report.markup import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

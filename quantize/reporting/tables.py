@@ -16,15 +16,11 @@ from edgedec.quantize.reporting.report import (
     Score,
     Task,
 )
+from edgedec.runtime.report.markup import printable
 
 Row = list[str]
 NOTHING = "-"
 """Where a figure does not exist."""
-
-
-def printable(text: str) -> str:
-    """Text that neither a terminal obeys nor XML refuses."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def megabytes(size: int) -> str:

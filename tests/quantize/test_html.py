@@ -14,6 +14,7 @@ from edgedec.errors import MissingDependencyError
 from edgedec.quantize.reporting import tables
 from edgedec.quantize.reporting.html import render
 from edgedec.quantize.reporting.report import Comparison, QuantizationReport
+from edgedec.runtime.report.markup import printable
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -146,7 +147,7 @@ def test_hostile_names_are_only_text() -> None:
         assert not [e for e in root.iter() if e.tag.endswith("script")]
         assert not [e for e in root.iter() if any(a.startswith("on") for a in e.attrib)]
         for name in HOSTILE:
-            assert any(tables.printable(name) in text for text in texts(page))
+            assert any(printable(name) in text for text in texts(page))
         page.encode()
 
 
