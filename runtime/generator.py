@@ -24,6 +24,7 @@ from edgedec.runtime.loop import Loop
 from edgedec.runtime.prompt import RouterScores, feed_prompts
 from edgedec.runtime.search import Search, make_search
 from edgedec.runtime.search.protocol import FinishReason
+from edgedec.runtime.session import Session
 from edgedec.runtime.spans import Spans
 from edgedec.runtime.text import Tokenizer
 
@@ -121,15 +122,17 @@ class Generator:
         self._depth = self._policy(depth)
         self._clock = Clock()
         self._tokenizer: Tokenizer | None = None
+        self._sessions: list[Session] = []
         target = get_device(device)
         whole = len(manifest.stages) == 1
 
-        def session(component: str) -> Any:
+        def session(component: str) -> Session:
             path = bundle.path(manifest.components[component].file)
             shared = not (whole and component == manifest.stages[0].component)
             kept = None if records is None else records / component
             opened = target.open(path, threads=threads, shared=shared, records=kept)
             opened.spans = self.spans
+            self._sessions.append(opened)
             return opened
 
         self._encoder = (
@@ -261,6 +264,13 @@ class Generator:
                 "depth policy."
             )
         return policy
+
+    def end_records(self) -> dict[str, Path]:
+        """The files with ONNX Runtime's records, which end here, by the names that runs have.
+
+        Only of a generator that was opened with ``records``.
+        """
+        return {session.component: session.end_records() for session in self._sessions}
 
     def start_decoding(
         self, sources: list[list[int]] | None, rows: int, *, anchors: bool = False

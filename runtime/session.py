@@ -38,11 +38,13 @@ class Session:
         inference: an ``onnxruntime.InferenceSession`` on a device that reads host memory.
 
     Attributes:
+        component: what its runs are called.
         spans: are told of every run.
     """
 
     def __init__(self, name: str, inference: Any) -> None:
         self.name = name
+        self.component = name.removesuffix(".onnx")
         self.spans = Spans()
         self._inference = inference
         self.inputs = {i.name: Port(i.type, tuple(i.shape)) for i in inference.get_inputs()}
@@ -61,6 +63,7 @@ class Session:
         """
         return Binding(
             self.name,
+            self.component,
             self._inference,
             {name: inputs[name] for name in self.inputs},
             outputs,
@@ -81,13 +84,14 @@ class Binding:
     def __init__(
         self,
         name: str,
+        component: str,
         inference: Any,
         inputs: Mapping[str, NDArray[Any]],
         outputs: Mapping[str, NDArray[Any]],
         spans: Spans,
     ) -> None:
         self._name = name
-        self._component = name.removesuffix(".onnx")
+        self._component = component
         self._spans = spans
         self._inference = inference
         self._binding = inference.io_binding()
