@@ -116,6 +116,6 @@ def _mincore() -> Callable[..., int] | None:
     if os.name != "posix" or os.uname().sysname != "Linux":
         return None
     try:
-        return ctypes.CDLL(None).mincore  # type: ignore[no-any-return]  # it returns an int
+        return ctypes.CDLL(None).mincore
     except (OSError, AttributeError):
         return None
