@@ -8,7 +8,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from edgedec.errors import InputError
 from edgedec.runtime.profiling.node_path import cross_projection, part_of
@@ -152,10 +151,10 @@ def _cross_kv_ms(nodes: Iterable[Node], decoder_layers: int) -> float | None:
     return us / 1e3 if found and len(found) == 2 * decoder_layers else None
 
 
-def _events(request: Sequence[Span], pairs: Iterable[Pair]) -> list[dict[str, Any]]:
-    where = {
-        "pid": os.getpid(),
-        "tid": threading.get_native_id(),
-        "zero": min(span.begin for span in request),
-    }
-    return span_events(request, **where) + operator_events(pairs, **where)
+def _events(request: Sequence[Span], pairs: Iterable[Pair]) -> list[Event]:
+    pid, tid = os.getpid(), threading.get_native_id()
+    zero = min(span.begin for span in request)
+    return [
+        *span_events(request, pid=pid, tid=tid, zero=zero),
+        *operator_events(pairs, pid=pid, tid=tid, zero=zero),
+    ]
