@@ -1,0 +1,239 @@
+"""What `edgedec profile` does with its options: a plan before, files and tables after."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgedec.cli.terminal import lines
+from edgedec.cli.terminal.logs import note
+from edgedec.cli.terminal.progress import Bar
+from edgedec.errors import EdgedecError, InputError
+
+if TYPE_CHECKING:
+    from edgedec.runtime.profiling.plan import Plan
+    from edgedec.runtime.profiling.profiler import Outcome
+    from edgedec.runtime.profiling.record import Configuration, Profile
+
+PERCENT = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)\s*%?")
+REPETITIONS = 10
+SOURCE_TOKENS, NEW_TOKENS = "128", "64"
+FAILED, INTERRUPTED = 1, 130
+BASELINE = "hf"
+
+
+def percent(text: str) -> float:
+    """``5%`` as a fraction of one."""
+    match = PERCENT.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"--fail-over {text!r} is not a percentage such as 5%.")
+    return float(match[1]) / 100
+
+
+def check_files(written: Sequence[str | None], *, read: Sequence[str | None]) -> None:
+    """Refuse files that cannot be written, or that are read as well."""
+    for name in filter(None, written):
+        path = Path(name)
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise InputError(f"Cannot write {name}: give a file in a folder that exists.")
+        for other in filter(None, read):
+            if path.exists() and path.samefile(other):
+                raise InputError(f"{name} would be read and written: give another name.")
+
+
+def plan(
+    bundles: tuple[str, ...],
+    *,
+    source_tokens: str | None,
+    new_tokens: str | None,
+    batch: str,
+    threads: str | None,
+    device: str,
+    depth: tuple[str, ...],
+    file: str | None,
+    repetitions: int | None,
+    rounds: int,
+    warmup: int,
+    seed: int,
+    in_process: bool,
+    baseline: str | None,
+    ops: bool,
+    trace: bool,
+) -> Plan:
+    """The sweep of the command line.
+
+    Raises:
+        InputError: options that make no sense, or contradict each other.
+    """
+    from edgedec.runtime.profiling.plan import Plan
+    from edgedec.runtime.profiling.record import Effort
+    from edgedec.runtime.profiling.request import usable_lines
+    from edgedec.runtime.profiling.sweep import Sweep, numbers, policies
+
+    if not bundles:
+        raise InputError("Name a bundle to profile: a folder of `edgedec export`, or g2p.")
+    if file is not None and source_tokens is not None:
+        raise InputError("Give either -f FILE or -s, not both: a text has its own lengths.")
+    # Read and checked before anything is measured; blank lines say nothing.
+    inputs = () if file is None else tuple(usable_lines(list(lines.read_lines(file)), note))
+    batches = numbers(batch, "-b")
+    limits = new_tokens if file is not None else new_tokens or NEW_TOKENS
+    sweep = Sweep(
+        bundles=tuple(folders := _folders(bundles)),
+        devices=tuple(dict.fromkeys(part.strip() for part in device.split(","))),
+        threads=(None,) if threads is None else numbers(threads, "-t"),
+        batches=batches,
+        depths=policies(depth),
+        source_tokens=(None,) if inputs else numbers(source_tokens or SOURCE_TOKENS, "-s"),
+        new_tokens=(None,) if limits is None else numbers(limits, "-n"),
+        text=None if file is None else Path(lines.shown(file)).name,
+    )
+    configurations = sweep.configurations()
+    if baseline is not None:
+        folders, configurations = _with_baseline(baseline, folders, configurations)
+    repetitions = repetitions or max(REPETITIONS, -(-len(inputs) // min(batches)))
+    return Plan(
+        bundles=folders,
+        configurations=configurations,
+        effort=Effort(
+            # A round without a request would be a start for nothing.
+            rounds=min(rounds, repetitions),
+            repetitions=repetitions,
+            warmup=warmup,
+            fresh=not in_process,
+            seed=seed,
+        ),
+        inputs=inputs,
+        operators=ops,
+        trace=trace,
+    )
+
+
+def _folders(bundles: Sequence[str]) -> dict[str, str]:
+    """Labels, as short as they can be, and folders; what is no bundle fails its rows only."""
+    from edgedec.builtin import resolve_bundle
+
+    labels = [Path(bundle).name or bundle for bundle in bundles]
+    if len(set(labels)) < len(labels):
+        labels = list(bundles)
+    if len(set(labels)) < len(labels):
+        raise InputError("A bundle is named twice; to see the noise, profile a copy beside it.")
+    found = {}
+    for label, bundle in zip(labels, bundles, strict=True):
+        found[label] = bundle
+        # Where there are others, the rows of what is no bundle say so.
+        with suppress(EdgedecError) if len(bundles) > 1 else nullcontext():
+            found[label] = str(resolve_bundle(bundle, note=note))
+    return found
+
+
+def _with_baseline(
+    text: str, folders: dict[str, str], configurations: tuple[Configuration, ...]
+) -> tuple[dict[str, str], tuple[Configuration, ...]]:
+    """The same rows by transformers, each after the bundle's own."""
+    from edgedec.runtime.profiling.peers.transformers import resolve
+
+    name, _, checkpoint = text.partition("=")
+    if name != BASELINE:
+        raise InputError(
+            f"--baseline {text!r}: there is {BASELINE} only, or {BASELINE}=CHECKPOINT."
+        )
+    labels = {label: f"{label} (transformers)" for label in folders}
+    found: dict[Configuration, None] = {}
+    for ours in configurations:
+        theirs = replace(
+            ours,
+            bundle=labels[ours.bundle],
+            device="cpu",
+            depth="full",
+            program="transformers",
+        )
+        found |= {ours: None, theirs: None}
+    checkpoints = {
+        labels[label]: resolve(Path(folder), checkpoint or None)
+        for label, folder in folders.items()
+    }
+    return {**folders, **checkpoints}, tuple(found)
+
+
+def measure(plan: Plan, via: str | None, remote_python: str) -> Outcome:
+    """Carry out a plan, here or on a device, with a progress bar."""
+    from edgedec.runtime.profiling import profiler
+    from edgedec.runtime.profiling.turns import count_turns
+
+    with Bar("preparing", count_turns(plan), unit="turns") as bar:
+        if via is None:
+            site = profiler.here(plan, note=note)
+        else:
+            from edgedec.runtime.profiling import remote
+
+            site = remote.site(plan, via, remote_python, note=note)
+        return profiler.profile(plan, site, progress=lambda done: bar.update(done, "measuring"))
+
+
+def saved(profile: Profile) -> Outcome:
+    """A profile of earlier."""
+    from edgedec.runtime.profiling.profiler import Outcome
+
+    return Outcome(profile, {})
+
+
+def show(
+    outcome: Outcome,
+    old: Profile | None,
+    limit: float,
+    output: str,
+    *,
+    save: str | None,
+    html: str | None,
+    trace: str | None,
+) -> int:
+    """Write the files, print the rest.
+
+    Returns:
+        The exit code: 1 where a row failed or has become slower, 130 after an interruption.
+
+    Raises:
+        InputError: all rows failed, or a file cannot be written.
+    """
+    from edgedec.runtime.profiling.comparison import compare
+    from edgedec.runtime.profiling.record import dump_profile
+    from edgedec.runtime.report.render import render
+
+    profile = outcome.profile
+    errors = [row.error for row in profile.rows if row.error is not None]
+    if profile.complete and errors and len(errors) == len(profile.rows):
+        # Nothing to show. What is wrong with the first is most likely wrong with all.
+        raise InputError(errors[0])
+    comparison = None if old is None else compare(old, profile, limit)
+    if save is not None:
+        write(save, dump_profile(profile))
+    if html is not None:
+        from edgedec.runtime.report.html import render_html
+
+        write(html, render_html(profile, comparison))
+    if trace is not None:
+        from edgedec.runtime.profiling.trace import write_trace
+        from edgedec.runtime.report.rows import shown
+
+        names = [row.name for row in shown(profile)]
+        write_trace(trace, [(names[row], events) for row, events in outcome.traces.items()])
+    click.echo(render(profile, output, comparison), nl=False)
+    if not profile.complete:
+        note("Interrupted: this is what was measured until then.")
+        return INTERRUPTED
+    return FAILED if errors or (comparison is not None and comparison.slower) else 0
+
+
+def write(name: str, text: str) -> None:
+    """Write a file of text; InputError if that cannot be."""
+    try:
+        Path(name).write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise InputError(f"Cannot write {name}: {error.strerror}.") from error
