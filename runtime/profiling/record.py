@@ -250,7 +250,9 @@ class BundleFacts:
         weight_bytes: and those of the graphs with their weights.
         encoder_layers, decoder_layers, d_model, vocab_size: sizes; encoder_layers None without.
         stages: of the decoder.
-        step_bytes: weights that a token reads at full depth; None if not known.
+        step_bytes: weights that a step of one token reads at full depth; None if not known,
+        head_bytes: and of these the head's, where it is a graph of its own: read at any depth.
+        kv_width: channels of one position's keys in one layer.
     """
 
     sha256: str
@@ -268,6 +270,8 @@ class BundleFacts:
     vocab_size: int
     stages: int
     step_bytes: int | None
+    head_bytes: int | None = None
+    kv_width: int | None = None
 
 
 @dataclass(frozen=True)
