@@ -1,0 +1,166 @@
+"""One turn: open a bundle, make a first token, warm up, and measure requests."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedec.runtime.profiling.plan import Job
+from edgedec.runtime.profiling.record import Sample, Turn
+from edgedec.runtime.profiling.request import Requests, requests_of
+from edgedec.runtime.profiling.sample import Call, sample_of
+
+if TYPE_CHECKING:
+    from edgedec.runtime.depth.plan import Policy
+    from edgedec.runtime.generator import Generator
+    from edgedec.runtime.profiling.energy import Energy
+
+FIRST_TOKEN = {"max_new_tokens": 1, "min_new_tokens": 0}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle that is ready.
+
+    Attributes:
+        generator: opened.
+        load_ms: that this took.
+    """
+
+    generator: Generator
+    load_ms: float
+
+
+Key = tuple[str, str, "int | None"]
+"""Folder, device and threads of an opened bundle."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How this process started.
+
+    Attributes:
+        imported: `time.monotonic` when what any user of edgedec imports was imported,
+        own: and the seconds that the profiler's own modules took after that.
+    """
+
+    imported: float
+    own: float
+
+
+def carry_out(kept: dict[Key, Opened], start: Start, job: Job) -> dict[str, Any]:
+    """Do a job.
+
+    Args:
+        kept: bundles that were opened for earlier jobs; gets this one's.
+        start: of this process.
+        job: what to do.
+
+    Raises:
+        EdgedecError: it cannot be done.
+    """
+    if job.kind == "operators":
+        from edgedec.runtime.profiling.operators import run
+
+        operators, events = run(job)
+        return {"operators": operators, "events": events}
+    return {"turn": measure_turn(kept, start, job)}
+
+
+def measure_turn(kept: dict[Key, Opened], start: Start, job: Job) -> Turn:
+    """Do a job of kind ``latency``."""
+    from edgedec.runtime.depth.options import make_policy
+
+    configuration = job.configuration
+    key = (job.folder, configuration.device, configuration.threads)
+    if key not in kept:
+        kept[key] = _open(*key)
+    generator = kept[key].generator
+    manifest = generator.bundle.manifest
+    policy = make_policy(configuration.depth, manifest)
+    requests = requests_of(job, manifest)
+    first = _first_token(generator, policy, requests)
+
+    # From here on nothing is a part of the start.
+    from edgedec.runtime.profiling.conditions import Watch
+    from edgedec.runtime.profiling.energy import Energy
+    from edgedec.runtime.profiling.memory import process_memory
+
+    energy = Energy.open()
+    for number in range(job.warmup):
+        _request(generator, policy, requests, number % max(job.repetitions, 1), None)
+    with Watch() as watch:
+        samples = tuple(
+            _request(generator, policy, requests, number, energy)
+            for number in range(job.repetitions)
+        )
+        memory = None if job.started is None else process_memory()
+        conditions = watch.conditions()
+    return Turn(
+        round=job.round,
+        # The profiler's own modules are nobody's start.
+        start_ms=None if job.started is None else (first - job.started - start.own) * 1e3,
+        imports_ms=None if job.started is None else (start.imported - job.started) * 1e3,
+        load_ms=kept[key].load_ms,
+        file_cache=None,  # whoever started this process knows
+        memory=memory,
+        conditions=conditions,
+        samples=samples,
+    )
+
+
+def _open(folder: str, device: str, threads: int | None) -> Opened:
+    from edgedec.runtime.bundle import open_bundle
+    from edgedec.runtime.generator import Generator
+
+    began = time.perf_counter()
+    generator = Generator(open_bundle(Path(folder)), device=device, threads=threads)
+    return Opened(generator, (time.perf_counter() - began) * 1e3)
+
+
+def _first_token(generator: Generator, policy: Policy, requests: Requests) -> float:
+    """Generate one token.
+
+    Returns:
+        When it was known, by `time.monotonic`.
+    """
+    generator.spans.on = True
+    generator.spans.take()
+    inputs = requests.inputs(0)
+    generator.generate(
+        inputs, batch_size=len(inputs), depth=policy, **{**requests.options, **FIRST_TOKEN}
+    )
+    ahead = time.monotonic() - time.perf_counter()
+    first = next(span for span in generator.spans.take() if span.name == "first step")
+    return first.begin + first.seconds + ahead
+
+
+def _request(
+    generator: Generator,
+    policy: Policy,
+    requests: Requests,
+    number: int,
+    energy: Energy | None,
+) -> Sample:
+    """Make one request, and measure it."""
+    inputs = requests.inputs(number)
+    text = requests.job.configuration.source_tokens is None
+    generator.spans.on = True
+    generator.spans.take()
+    joules = None if energy is None else energy.joules()
+    began = time.perf_counter()
+    results = generator.generate(inputs, batch_size=len(inputs), depth=policy, **requests.options)
+    seconds = time.perf_counter() - began
+    used = None if energy is None or joules is None else energy.joules() - joules
+    call = Call(
+        began=began,
+        seconds=seconds,
+        inputs=len(inputs),
+        source_tokens=sum(len(generator._encode(item)) for item in inputs),
+        new_tokens=sum(len(result.tokens) for result in results),
+        text=text,
+        energy_j=used,
+    )
+    return sample_of(requests.job.round, call, generator.spans.take(), generator.statistics)
