@@ -18,13 +18,24 @@ from edgedec.cli.terminal.progress import Bar
 from edgedec.errors import InputError
 
 if TYPE_CHECKING:
+    from edgedec.cli.terminal.spans import Watched
     from edgedec.runtime.comparison import SideBySide
     from edgedec.runtime.generator import Generator, Result
 
 FILE_BATCH = 16
+PROFILE = "--profile"
 
 
-@click.command("run", short_help="Generate text with a bundle.")
+class _Run(click.Command):
+    """Lets ``--profile`` stand alone before TEXT: only ``--profile=FILE`` has a value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        given = [f"{PROFILE}=" if word == PROFILE else word for word in args[:end]]
+        return super().parse_args(ctx, given + args[end:])
+
+
+@click.command("run", cls=_Run, short_help="Generate text with a bundle.")
 @click.argument("bundle")
 @click.argument("text", required=False)
 @click.option(
@@ -45,6 +56,11 @@ FILE_BATCH = 16
 )
 @click.option(
     "--stats", is_flag=True, help="Also generate at full depth, and compare on standard error."
+)
+@click.option(
+    PROFILE,
+    metavar="[=FILE]",
+    help="Show where the time went; FILE gets a Chrome trace (ui.perfetto.dev opens it).",
 )
 @click.option("--device", default="cpu", show_default=True, help="Where to run.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the CPU device.")
@@ -81,6 +97,7 @@ def command(
     ids: bool,
     depth: str,
     stats: bool,
+    profile: str | None,
     device: str,
     threads: int | None,
     batch_size: int | None,
@@ -96,6 +113,7 @@ def command(
     Options left out take their value from the checkpoint's generation_config.json.
     """
     source = _source(text, file, stream=stream, as_json=as_json, stats=stats)
+    _check_profile(profile, (file, output), stats=stats)
     given = {name: value for name, value in options.items() if value is not None}
     if early_stopping is not None:
         given["early_stopping"] = {"true": True, "false": False}.get(early_stopping, early_stopping)
@@ -108,13 +126,15 @@ def command(
     # Options that do not go together are no line's fault.
     generator.generate([], batch_size=1, first_row=0, **given)
     beside = _beside(generator, depth) if stats else None
+    watched = _watched(generator, profile)
     with lines.open_output(output) as out:
         if source is None:
             inputs: Iterator[str] = iter([_argument(text or "")])
         else:
             inputs = lines.read_lines(source)
         if stream:
-            _stream(generator, inputs, out, given, ids=ids, single=source is None)
+            _stream(generator, watched, inputs, out, given, ids=ids, single=source is None)
+            _show_profile(watched, profile, bundle, out, as_json=False)
             return
         size = batch_size or (1 if source in {None, lines.STDIN} else FILE_BATCH)
         # Results scrolling by on the same terminal are progress enough.
@@ -123,7 +143,7 @@ def command(
             index = asked = 0
             for batch in lines.batches(inputs, size):
                 with _located(source, index, len(batch)):
-                    results = _generate(generator, beside, batch, asked, given, ids)
+                    results = _generate(generator, beside, watched, batch, asked, given, ids)
                 for prompt, (result, agreement) in zip(batch, results, strict=True):
                     if as_json:
                         compared = {"agreement": agreement} if stats else {}
@@ -137,6 +157,7 @@ def command(
                 bar.advance(len(batch))
         if beside is not None:
             _show_stats(beside, out, as_json=as_json)
+        _show_profile(watched, profile, bundle, out, as_json=as_json)
 
 
 def _check_output(source: str | None, output: str | None) -> None:
@@ -147,6 +168,15 @@ def _check_output(source: str | None, output: str | None) -> None:
         and Path(source).resolve() == Path(output).resolve()
     ):
         raise InputError(f"-f and -o name the same file, {output}; it would be lost.")
+
+
+def _check_profile(profile: str | None, others: tuple[str | None, ...], *, stats: bool) -> None:
+    if profile is not None and stats:
+        raise InputError("--stats generates everything twice; it cannot go with --profile.")
+    if profile:
+        from edgedec.cli.terminal.spans import check_trace
+
+        check_trace(profile, others)
 
 
 @contextmanager
@@ -216,6 +246,28 @@ def _show_stats(beside: SideBySide, out: TextIO, *, as_json: bool) -> None:
         click.echo("\n".join(stats_table(beside)), err=True)
 
 
+def _watched(generator: Generator, profile: str | None) -> Watched | None:
+    if profile is None:
+        return None
+    from edgedec.cli.terminal.spans import Watched
+
+    return Watched(generator, trace=bool(profile))
+
+
+def _show_profile(
+    watched: Watched | None, path: str | None, bundle: str, out: TextIO, *, as_json: bool
+) -> None:
+    """As a last line of the results, or as tables beside them; and as a trace."""
+    if watched is None:
+        return
+    if as_json:
+        out.write(json.dumps({"profile": watched.facts()}, ensure_ascii=False) + "\n")
+    else:
+        click.echo("\n".join(watched.tables()), err=True)
+    if path:
+        watched.write(path, f"edgedec run {bundle}")
+
+
 def _prompt(text: str, ids: bool) -> str | list[int]:
     if not ids:
         return text
@@ -230,6 +282,7 @@ def _prompt(text: str, ids: bool) -> str | list[int]:
 def _generate(
     generator: Generator,
     beside: SideBySide | None,
+    watched: Watched | None,
     batch: list[str],
     first: int,
     options: dict[str, Any],
@@ -248,6 +301,8 @@ def _generate(
         size = max(1, len(prompts))
         results = generator.generate(prompts, batch_size=size, first_row=first, **options)
         found = [(result, None) for result in results]
+        if watched is not None:
+            watched.end(prompts, sum(len(result.tokens) for result in results))
     rows = iter(found)
     return [next(rows) if text.strip() else (None, None) for text in batch]
 
@@ -274,6 +329,7 @@ def _record(index: int, prompt: str, result: Result | None, compared: dict[str, 
 
 def _stream(
     generator: Generator,
+    watched: Watched | None,
     inputs: Iterator[str],
     out: TextIO,
     options: dict[str, Any],
@@ -283,9 +339,14 @@ def _stream(
 ) -> None:
     has_text = "tokenizer.json" in generator.bundle.manifest.files
     for text in inputs:
-        for chunk in generator.stream(_prompt(text, ids), **options) if text.strip() else ():
-            piece = chunk.text if has_text else f"{chunk.token} "
-            out.write(piece if single else lines.one_line(piece))
-            out.flush()
+        if text.strip():
+            prompt, tokens = _prompt(text, ids), 0
+            for chunk in generator.stream(prompt, **options):
+                tokens += 1
+                piece = chunk.text if has_text else f"{chunk.token} "
+                out.write(piece if single else lines.one_line(piece))
+                out.flush()
+            if watched is not None:
+                watched.end([prompt], tokens)
         out.write("\n")
         out.flush()
