@@ -354,9 +354,8 @@ class Profile:
 
 
 def dump_profile(profile: Profile) -> str:
-    """The JSON text of a profile."""
-    text = json.dumps(encode(profile), indent=1, ensure_ascii=False, allow_nan=False)
-    return text + "\n"
+    """The JSON text of a profile, in ASCII: names of files may have what no encoding knows."""
+    return json.dumps(encode(profile), indent=1, allow_nan=False) + "\n"
 
 
 def load_profile(path: str | Path) -> Profile:
