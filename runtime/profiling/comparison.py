@@ -63,12 +63,15 @@ class Comparison:
 
     Attributes:
         fail_over: growth that counts, as a fraction of one.
+        old_date, new_date: when they were measured.
         rows: that both have, in the order of the new one.
         machine: time of the yardstick, new to old, by round; None if the rounds are not shared.
         notes: what makes the profiles differ or incomparable; sentences.
     """
 
     fail_over: float
+    old_date: str
+    new_date: str
     rows: tuple[ComparedRow, ...]
     machine: Ratio | None
     notes: tuple[str, ...]
@@ -126,7 +129,7 @@ def compare(old: Profile, new: Profile, fail_over: float) -> Comparison:
         if key in before and before[key].error is None and row.error is None
     ]
     machine = _machine(pairs)
-    foreign = machine is not None and _other_machine(machine)
+    foreign = machine is not None and other_machine(machine)
     rows = tuple(
         ComparedRow(
             then.configuration, now.configuration, tuple(_changes(then, now, fail_over, foreign))
@@ -134,7 +137,9 @@ def compare(old: Profile, new: Profile, fail_over: float) -> Comparison:
         for then, now in pairs
     )
     notes = [*_differences(old, new), *_unmatched(before, after)]
-    return Comparison(fail_over, rows, machine, tuple(notes))
+    return Comparison(
+        fail_over, old.environment.date, new.environment.date, rows, machine, tuple(notes)
+    )
 
 
 def _by_key(profile: Profile, *, labels: bool = True) -> dict[Configuration, Row]:
@@ -201,7 +206,8 @@ def _yardsticks(turns: Sequence[Turn]) -> dict[int, float]:
     return over_rounds(times)
 
 
-def _other_machine(machine: Ratio) -> bool:
+def other_machine(machine: Ratio) -> bool:
+    """Whether its yardstick says that the machine has become faster or slower."""
     return machine.trusted and (machine.low > OTHER_MACHINE or machine.high < 1 / OTHER_MACHINE)
 
 

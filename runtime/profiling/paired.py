@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from edgedec.runtime.profiling.summary import median
 
 CONFIDENCE = 0.95
-MOST_ROUNDS = 1000
+MOST_ROUNDS = 200
 """More are not worth asking for."""
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from edgedec.runtime.profiling.metrics import tpot_ms, ttft_ms
 from edgedec.runtime.profiling.record import Row, Sample, Turn
 from edgedec.runtime.profiling.summary import median
 
-TIMES = ("ttft_ms", "tpot_ms", "e2e_ms")
+TIMES: dict[str, Callable[[Sample], float | None]] = {
+    "ttft_ms": ttft_ms,
+    "tpot_ms": tpot_ms,
+    "e2e_ms": lambda sample: sample.e2e_ms,
+}
 MEMORY = "peak_rss_mb"
 COMPARED = (*TIMES, MEMORY)
 """Metrics that are compared; of all of them, less is better."""
@@ -31,17 +36,4 @@ def over_rounds(values: Mapping[int, Sequence[float]]) -> dict[int, float]:
 def _values(turn: Turn, metric: str) -> list[float | None]:
     if metric == MEMORY:
         return [None if turn.memory is None else turn.memory.peak_rss_mb]
-    return [_time(sample, metric) for sample in turn.samples]
-
-
-def _time(sample: Sample, metric: str) -> float | None:
-    """Formulas of docs/metrics.md."""
-    if metric == "e2e_ms":
-        return sample.e2e_ms
-    if not sample.token_ms:
-        return None
-    first = sample.token_ms[0]
-    if metric == "ttft_ms":
-        return first
-    following = len(sample.token_ms) - 1
-    return (sample.e2e_ms - first) / following if following else None
+    return [TIMES[metric](sample) for sample in turn.samples]

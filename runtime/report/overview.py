@@ -1,0 +1,117 @@
+"""The table that `edgedec profile` prints: one line per configuration, as llama-bench does it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from edgedec.runtime.profiling.record import Profile, Row
+from edgedec.runtime.report.markup import printable
+from edgedec.runtime.report.settings import LABELS, TEST, settings
+from edgedec.runtime.report.table import Column, Table, factor_out, figures
+
+
+class Shown(NamedTuple):
+    """A metric in the table.
+
+    Attributes:
+        metric: its name.
+        deviation: whether it shows its standard deviation.
+        rank: as of `Column`.
+    """
+
+    metric: str
+    deviation: bool
+    rank: int | None
+
+
+METRICS = (
+    Shown("ttft_ms", True, 5),
+    Shown("tpot_ms", True, 6),
+    Shown("tokens_per_s", False, 4),
+    Shown("e2e_ms", True, None),
+    Shown("cold_start_ms", False, 0),
+    Shown("peak_rss_mb", False, 3),
+)
+LAYERS = Shown("mean_layers", False, 3)
+"""Shown where depth is."""
+
+
+def overview(profile: Profile) -> Table:
+    """All rows with the figures that matter most."""
+    rows = profile.rows
+    identity = settings([row.configuration for row in rows], profile.bundles)
+    shown = [*METRICS]
+    if any(column.name == "depth" for column in identity):
+        shown.insert(0, LAYERS)
+    columns, same = factor_out(identity, TEST)
+    notes = _notes(rows)
+    columns += [
+        figures(_label(metric), values, deviation=deviation, rank=rank)
+        for metric, deviation, rank in shown
+        if any(values := [row.metrics.get(metric) for row in rows])
+    ]
+    if notes:
+        columns.append(Column("note", tuple(_numbers(row, notes) for row in rows)))
+    return Table(
+        title="",
+        facts=(*filter(None, (same, _machine(profile), _effort(profile))),),
+        columns=tuple(columns),
+        notes=tuple(notes),
+        remarks=tuple(_missing(rows, shown)),
+    )
+
+
+def _label(metric: str) -> str:
+    return LABELS.get(metric, "layers")
+
+
+def _machine(profile: Profile) -> str:
+    there = profile.environment
+    parts = [there.cpu, f"{there.cores} cores", there.instruction_set]
+    parts += [
+        f"{name} {version}"
+        for name, version in sorted(there.versions.items())
+        if name in {"edgedec", "onnxruntime"}
+    ]
+    return printable(", ".join(filter(None, parts)))
+
+
+def _effort(profile: Profile) -> str:
+    effort = profile.effort
+    where = "each a process of its own" if effort.fresh else "all in one process"
+    return (
+        f"Medians (\N{PLUS-MINUS SIGN} standard deviation) of {effort.repetitions:,} requests in "
+        f"{effort.rounds:,} rounds, {where}."
+        + ("" if profile.complete else " Interrupted: some rows have fewer.")
+    )
+
+
+def _said(row: Row) -> Iterator[str]:
+    """What must be said of a row, in sentences."""
+    if row.error is not None:
+        yield f"Failed: {row.error}"
+    elif not row.turns:
+        yield row.missing.get("e2e_ms", "Nothing was measured.")
+    yield from row.warnings
+
+
+def _notes(rows: tuple[Row, ...]) -> dict[str, int]:
+    """Sentence -> number; one that several rows share has one number."""
+    sentences = dict.fromkeys(printable(sentence) for row in rows for sentence in _said(row))
+    return {sentence: number for number, sentence in enumerate(sentences, 1)}
+
+
+def _numbers(row: Row, notes: Mapping[str, int]) -> str:
+    return ", ".join(str(notes[printable(sentence)]) for sentence in _said(row))
+
+
+def _missing(rows: tuple[Row, ...], shown: list[Shown]) -> Iterator[str]:
+    """Why there are dashes in rows that were measured; each reason once."""
+    reasons: dict[str, dict[str, None]] = {}
+    for metric, _, _ in shown:
+        for row in rows:
+            if row.turns and metric in row.missing:
+                reasons.setdefault(row.missing[metric], {})[_label(metric)] = None
+    for reason, metrics in reasons.items():
+        yield f"Not measured: {', '.join(metrics)}. {printable(reason)}"
