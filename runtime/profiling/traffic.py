@@ -128,4 +128,5 @@ def _size(tensor: onnx.TensorProto, kind: int) -> int:
     """Bytes of a tensor's values as another type."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
-    return math.prod(tensor.dims) * tensor_dtype_to_np_dtype(kind).itemsize
+    width: int = tensor_dtype_to_np_dtype(kind).itemsize
+    return math.prod(tensor.dims) * width
