@@ -129,4 +129,4 @@ def _size(tensor: onnx.TensorProto, kind: int) -> int:
     from onnx.helper import tensor_dtype_to_np_dtype
 
     width: int = tensor_dtype_to_np_dtype(kind).itemsize
-    return math.prod(tensor.dims) * width
+    return int(math.prod(tensor.dims)) * width
