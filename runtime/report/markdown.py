@@ -9,6 +9,8 @@ from edgedec.runtime.report.table import Table
 
 SPECIAL = re.compile(r"([\\`*_\[\]<>|&~$#!])")
 """What Markdown, its tables or HTML in it could obey."""
+LISTED = re.compile(r"^(\d*)([-+.)])(?= )")
+"""What would begin a list."""
 
 
 def lines(table: Table) -> list[str]:
@@ -30,7 +32,7 @@ def lines(table: Table) -> list[str]:
 
 def escape(text: str) -> str:
     """Text that shows as it is; spaces are folded, as everywhere in Markdown."""
-    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return LISTED.sub(r"\1\\\2", SPECIAL.sub(r"\\\1", " ".join(text.split())))
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from edgedec.runtime.profiling.metrics import Context, metrics_of
 from edgedec.runtime.profiling.record import (
     SCHEMA_VERSION,
     BundleFacts,
@@ -22,13 +23,6 @@ from edgedec.runtime.profiling.record import (
     Turn,
 )
 from edgedec.runtime.profiling.summary import summarize
-
-MISSING = {
-    "tokenize_ms": "inputs are synthetic: -f FILE measures it",
-    "energy_mj_per_token": "this machine has no RAPL counters",
-    "acceptance": "the depth policy drafts nothing",
-}
-"""Metrics that made-up rows lack, and why."""
 
 ENVIRONMENT = Environment(
     date="2026-03-04T05:06:07Z",
@@ -64,6 +58,8 @@ FACTS = BundleFacts(
     vocab_size=110,
     stages=1,
     step_bytes=6_000_000,
+    head_bytes=112_640,
+    kv_width=256,
 )
 
 MEMORY = Memory(
@@ -200,14 +196,10 @@ def row(
         )
         for number, times in enumerate(rounds)
     )
-    metrics = summaries(turns)
-    missing = {
-        name: MISSING.get(name, "one process ran everything")
-        for name, summary in metrics.items()
-        if summary is None
-    }
+    what = what or configuration()
+    metrics, missing = summaries(turns, what, operators)
     return Row(
-        configuration=what or configuration(),
+        configuration=what,
         error=None,
         turns=turns,
         operators=operators,
@@ -222,39 +214,17 @@ def failed(error: str, what: Configuration | None = None) -> Row:
     return Row(what or configuration(), error, (), None, {}, {}, ())
 
 
-def summaries(turns: Sequence[Turn]) -> dict[str, Summary | None]:
-    """What made-up rows say of their turns: the metrics that tables show, and some more."""
-    samples = [one for turn in turns for one in turn.samples]
-    memories = [turn.memory for turn in turns if turn.memory is not None]
-    values: dict[str, list[float | None]] = {
-        "tokenize_ms": [one.tokenize_ms for one in samples],
-        "prepare_ms": [one.prepare_ms for one in samples],
-        "encode_ms": [one.encode_ms for one in samples],
-        "first_step_ms": [one.first_step_ms for one in samples],
-        "ttft_ms": [one.token_ms[0] for one in samples],
-        "tpot_ms": [_tpot(one) for one in samples],
-        "tokens_per_s": [None if (ms := _tpot(one)) is None else 1000 / ms for one in samples],
-        "e2e_ms": [one.e2e_ms for one in samples],
-        "load_ms": [turn.load_ms for turn in turns],
-        "imports_ms": [turn.imports_ms for turn in turns],
-        "cold_start_ms": [turn.start_ms for turn in turns if turn.file_cache == "cold"],
-        "warm_start_ms": [turn.start_ms for turn in turns if turn.file_cache == "warm"],
-        "peak_rss_mb": [one.peak_rss_mb for one in memories],
-        "steady_rss_mb": [one.steady_rss_mb for one in memories],
-        "cache_mb": [None if one.cache_bytes is None else one.cache_bytes / 1e6 for one in samples],
-        "mean_layers": [one.mean_layers for one in samples],
-        "acceptance": [None for one in samples],
-        "energy_mj_per_token": [one.energy_j for one in samples],
-    }
-    return {
-        name: summarize(known) if (known := [v for v in found if v is not None]) else None
-        for name, found in values.items()
-    }
-
-
-def _tpot(one: Sample) -> float | None:
-    steps = len(one.token_ms)
-    return None if steps < 2 else (one.e2e_ms - one.token_ms[0]) / (steps - 1)
+def summaries(
+    turns: Sequence[Turn], what: Configuration, operators: Operators | None = None
+) -> tuple[dict[str, Summary | None], dict[str, str]]:
+    """Every metric of these turns, and why some are missing."""
+    context = Context(what, turns, operators, FACTS, ENVIRONMENT)
+    values = {name: metric.values(context) for name, metric in metrics_of(context).items()}
+    reasons = {name: metric.reason for name, metric in metrics_of(context).items()}
+    return (
+        {name: summarize(found) if found else None for name, found in values.items()},
+        {name: reasons[name] for name, found in values.items() if not found},
+    )
 
 
 def profile(
