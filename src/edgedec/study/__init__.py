@@ -3,3 +3,9 @@
 `study` measures an encoder-decoder and a decoder-only model of equal size; `render` shows the
 result.
 """
+
+from edgedec.study.measure import study
+from edgedec.study.record import Study
+from edgedec.study.report import render
+
+__all__ = ["Study", "render", "study"]
