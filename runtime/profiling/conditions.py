@@ -13,8 +13,8 @@ from edgedec.runtime.profiling.record import Conditions, Effort, Environment, Tu
 from edgedec.runtime.profiling.summary import percentile
 from edgedec.runtime.profiling.system import PROC, SYS, read, read_number
 
-SHORTEST = 0.1
-"""Seconds. The system counts in hundredths: less than this says nothing about other processes."""
+SHORTEST = 0.03
+"""Seconds. The system counts in hundredths: less than a few of them say nothing."""
 STEPS = 10_000
 """Of the yardstick: about 3 ms."""
 TRIES = 5
@@ -196,9 +196,14 @@ def _clocks(turns: Sequence[Turn], *_: object) -> str | None:
     )
 
 
-def _rounds(turns: Sequence[Turn], *_: object) -> str | None:
+def _rounds(turns: Sequence[Turn], _: Environment, effort: Effort) -> str | None:
+    planned = min(effort.rounds, effort.repetitions)
     if len(turns) >= ROUNDS:
         return None
+    if planned > len(turns):
+        return (
+            f"only {len(turns)} of {_count(planned, 'round')} were measured: let it run to its end"
+        )
     return f"{_count(len(turns), 'round')} cannot show noise: use --rounds {ROUNDS} or more"
 
 
