@@ -297,3 +297,106 @@ def test_depths_that_cannot_be(invoke: Invoke, arguments: list[str], sentence: s
     result = invoke("run", "g2p", "-", *arguments, stdin="model\n")
     fails(result, sentence)
     assert "line 1" not in result.stderr
+
+
+def test_profile_stands_before_the_text(invoke: Invoke) -> None:
+    plain = invoke("run", "g2p", "model")
+    for arguments in (["--profile", "model"], ["model", "--profile"]):
+        result = invoke("run", "g2p", *arguments)
+        assert (result.exit_code, result.stdout) == (0, plain.stdout)
+        for part in ("tokenize", "encode", "first step", "steps (", "in all", "decoder", "TPOT"):
+            assert part in result.stderr
+    assert invoke("run", "g2p", "--", "--profile").stdout == invoke("run", "g2p", "profile").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--stream"], ["--num-beams", "3"], ["--depth", "ngram"], ["--batch-size", "2"], ["-q"]],
+)
+def test_profile_leaves_the_results_alone(invoke: Invoke, arguments: list[str]) -> None:
+    words = "deployment\n\nmodel\n"
+    plain = invoke("run", "g2p", "-", *arguments, stdin=words)
+    result = invoke("run", "g2p", "-", "--profile", *arguments, stdin=words)
+    assert (result.exit_code, result.stdout) == (0, plain.stdout)
+    rows = result.stderr.splitlines()
+    listed = rows[next(i for i, row in enumerate(rows) if row.startswith("request")) + 1 : -1]
+    # The second batch of two has one line that reaches the model.
+    assert [int(row.split()[1]) for row in listed] == [1, 1]
+
+
+def test_profile_as_json(invoke: Invoke) -> None:
+    arguments = ("--profile", "--json", "--batch-size", "3")
+    result = invoke("run", "g2p", "-", *arguments, stdin="deployment\n\nmodel\nword\n")
+    assert (result.exit_code, result.stderr) == (0, "")
+    *records, last = map(json.loads, result.stdout.splitlines())
+    assert [record["index"] for record in records] == [0, 1, 2, 3]
+    (key,) = last
+    first, second = last[key]["requests"]
+    assert (key, first["inputs"], second["inputs"]) == ("profile", 2, 1)
+    assert first["new_tokens"] == len(records[0]["tokens"]) + len(records[2]["tokens"])
+    assert second["source_tokens"] == len("word") + 1
+    for request in (first, second):
+        n = len(request["token_ms"])
+        assert n == request["steps"] + 1
+        assert request["ttft_ms"] == request["token_ms"][0]
+        whole = request["ttft_ms"] + (n - 1) * request["tpot_ms"]
+        assert whole == pytest.approx(request["e2e_ms"], rel=0.01)
+        assert request["energy_j"] is None, "not measured"
+
+
+def test_profile_as_a_trace(invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "my_trace.json"
+    result = invoke("run", "g2p", f"--profile={path}", "-", stdin="model\nword\n")
+    assert result.exit_code == 0
+    assert "in all" in result.stderr
+    events = [e for e in json.loads(path.read_text())["traceEvents"] if e["ph"] == "X"]
+    requests = [e for e in events if e["cat"] == "request"]
+    assert len(requests) == 2
+    assert events[0] == requests[0]
+    assert requests[0]["ts"] == 0
+    assert all(any(_holds(r, e) for r in requests) for e in events if e["cat"] == "phase")
+
+
+def _holds(outer: dict[str, Any], inner: dict[str, Any]) -> bool:
+    end = outer["ts"] + outer["dur"]
+    return bool(outer["ts"] <= inner["ts"] and inner["ts"] + inner["dur"] <= end + 1e-3)
+
+
+def test_profile_of_nothing(invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    result = invoke("run", "g2p", f"--profile={path}", "-", stdin="\n\n")
+    assert (result.exit_code, result.stdout) == (0, "\n\n")
+    assert "Nothing was generated" in result.stderr
+    assert not any(event["ph"] == "X" for event in json.loads(path.read_text())["traceEvents"])
+    result = invoke("run", "g2p", "--profile", "--json", "-", stdin="\n")
+    assert json.loads(result.stdout.splitlines()[-1]) == {"profile": {"requests": []}}
+
+
+def test_profile_lists_some_requests_only(invoke: Invoke) -> None:
+    result = invoke("run", "g2p", "--profile", "-", "--max-new-tokens", "1", stdin="a\n" * 23)
+    assert "and 3 more" in result.stderr
+    assert "steps (0)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--profile=notes.txt"], "name a file that ends with .json"),
+        (["--profile=nowhere/t.json"], "Cannot write nowhere/t.json"),
+        (["--profile=t.json", "-o", "./t.json"], "names a file that is used otherwise"),
+        (["--profile", "--stats"], "it cannot go with --profile"),
+    ],
+)
+def test_profiles_that_cannot_be(
+    invoke: Invoke,
+    bundle: str,
+    generator: FakeGenerator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fails(invoke("run", bundle, "x", *arguments), sentence)
+    assert not generator.calls
+    assert not (tmp_path / "t.json").exists()
