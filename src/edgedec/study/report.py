@@ -68,8 +68,8 @@ def render(study: Study, output: str) -> str:
             layout([list(HEADINGS), *map(_cells, measured)], 2),
             layout(_answered(study.questions, answers), 1),
         ]
-    blocks += map(wrap, _notes(study))
-    return "\n\n".join(blocks) + "\n"
+    blocks += [*map(wrap, _notes(study)), "\n".join(_warnings(study))]
+    return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def _terminal(rows: Rows, left: int) -> str:
@@ -180,46 +180,52 @@ def _times(ratio: float) -> str:
 
 def _change(ratio: float) -> str:
     """By how many per cent the encoder-decoder's figure is larger."""
-    return f"{100 * (1 / ratio - 1):+.0f}"
+    return f"{round(100 * (1 / ratio - 1)):+d}"
 
 
 def _notes(study: Study) -> Iterator[str]:
     """What one has to know of the figures."""
     effort = study.profile.effort
-    measured = [answer for answer in study.answers if answer.rounds]
-    yield (
-        f"Medians of {effort.repetitions} requests in {effort.rounds} rounds, in which the models "
-        "take turns, ± standard deviation."
-        + (
-            " Ratios are the medians of those of each round; in parentheses an interval "
-            f"(coverage {_coverages(measured)})."
-            if any((answer.rounds or 0) > 1 for answer in measured)
-            else ""
+    coverages = sorted({answer.coverage for answer in study.answers if answer.coverage})
+    ratios = ""
+    if coverages:
+        ends = dict.fromkeys(f"{coverage:.0%}" for coverage in (coverages[0], coverages[-1]))
+        ratios = (
+            " Ratios are medians over rounds, with an interval for that median in parentheses "
+            f"(coverage {' to '.join(ends)})."
         )
+    yield (
+        f"Medians of {_count(effort.repetitions, 'request')} in {_count(effort.rounds, 'round')}, "
+        f"in which the models take turns, ± standard deviation.{ratios}"
     )
     yield _machine(study)
     yield f"{FLOPS} {PAPER}"
     if not study.profile.complete:
-        yield "Interrupted: this is what was measured until then."
-    warnings: dict[str, list[str]] = {}
+        yield "Interrupted: what has no figures was not measured."
+
+
+def _warnings(study: Study) -> list[str]:
+    """Each once, with where it holds."""
+    found: dict[str, list[str]] = {}
     for one in study.measurements:
         for text in (*one.warnings, *([one.error] if one.error else [])):
-            warnings.setdefault(text, []).append(f"{one.architecture} {one.prompt} ({one.shape})")
-    for text, where in warnings.items():
-        yield f"{STAR} {', '.join(where)}: {text}"
+            found.setdefault(text, []).append(f"{one.architecture} {one.prompt} ({one.shape})")
+    return [
+        fill(f"{STAR} {', '.join(where)}: {text}", WIDTH, subsequent_indent="  ")
+        for text, where in found.items()
+    ]
 
 
-def _coverages(answers: Sequence[Answer]) -> str:
-    found = sorted({answer.coverage for answer in answers if answer.coverage is not None})
-    return " to ".join(f"{value:.0%}" for value in dict.fromkeys((found[0], found[-1])))
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _machine(study: Study) -> str:
     environment = study.profile.environment
-    threads = {row.configuration.threads for row in study.profile.rows} - {None}
+    threads = {row.configuration.threads for row in study.profile.rows}
     used = "threads as the device chooses"
     for count in threads:
-        used = "1 thread" if count == 1 else f"{count} threads"
+        used = used if count is None else _count(count, "thread")
     runtime = environment.versions.get("onnxruntime", "of unknown version")
     return (
         f"{environment.date[:10]}, {environment.cpu}, {environment.cores} cores, {used}, "
