@@ -230,6 +230,7 @@ def test_a_faster_machine_hides_no_slowdown() -> None:
     old = profile(times(1, yardstick_ms=[5.0] * 5))
     new = profile(times(1.0, yardstick_ms=[4.0] * 5))
     assert of(compare(old, new, 0.05), "e2e_ms") == "undecided"
+    assert of(compare(old, new, 0.05), "peak_rss_mb") == "same"
 
 
 def test_what_is_slower_in_any_unit_is_slower_on_a_slower_machine_too() -> None:
