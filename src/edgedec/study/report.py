@@ -222,10 +222,8 @@ def _count(number: int, what: str) -> str:
 
 def _machine(study: Study) -> str:
     environment = study.profile.environment
-    threads = {row.configuration.threads for row in study.profile.rows}
-    used = "threads as the device chooses"
-    for count in threads:
-        used = used if count is None else _count(count, "thread")
+    threads = study.profile.rows[0].configuration.threads  # the same in all
+    used = "threads as the device chooses" if threads is None else _count(threads, "thread")
     runtime = environment.versions.get("onnxruntime", "of unknown version")
     return (
         f"{environment.date[:10]}, {environment.cpu}, {environment.cores} cores, {used}, "
