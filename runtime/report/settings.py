@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgedec.runtime.profiling.record import BundleFacts, Configuration
-from edgedec.runtime.report.figures import megabytes
 from edgedec.runtime.report.table import NOTHING, Column, words
 
 TEST = "test"
@@ -33,7 +32,7 @@ def settings(
     columns = [words("bundle", [what.bundle for what in rows])]
     if facts is not None:
         known = [facts.get(what.bundle) for what in rows]
-        sizes = [NOTHING if one is None else megabytes(one.file_bytes) for one in known]
+        sizes = [NOTHING if one is None else f"{one.file_bytes / 1e6:,.1f} MB" for one in known]
         columns += [
             Column("size", tuple(sizes), right=True, rank=1),
             words("quant", [NOTHING if one is None else one.precision for one in known], 2),
