@@ -23,6 +23,7 @@ p { max-width: 46rem }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums }
 caption { text-align: left; color: var(--muted); padding: .25rem 0 }
+caption span { display: block; position: sticky; left: 0; max-width: min(46rem, 100vw - 4rem) }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap }
 th { font-weight: 600 }
@@ -66,14 +67,13 @@ def document(title: str, parts: Iterable[str], *, style: str = "", head: str = "
     )
 
 
-def facts(rows: Iterable[Sequence[str]], caption: str | None = None) -> Html:
+def facts(rows: Iterable[Sequence[str]]) -> Html:
     """Names and what they stand for."""
     lines = (
         element("tr", element("th", name, scope="row"), element("td", value))
         for name, value in rows
     )
-    head = [] if caption is None else [element("caption", caption)]
-    return element("table", *head, element("tbody", *lines), class_="facts")
+    return element("table", element("tbody", *lines), class_="facts")
 
 
 def table(rows: Sequence[Sequence[str]]) -> Html:
@@ -81,16 +81,32 @@ def table(rows: Sequence[Sequence[str]]) -> Html:
     head, *body = rows
     cells = (element("th", cell, scope="col") for cell in head)
     lines = Html("\n").join(element("tr", *(element("td", c) for c in row)) for row in body)
-    return wide(
-        element("table", element("thead", element("tr", *cells)), element("tbody", Html(lines)))
+    content = element(
+        "table", element("thead", element("tr", *cells)), element("tbody", Html(lines))
     )
+    return element("div", content, class_="wide")
 
 
-def wide(content: Html, label: str | None = None) -> Html:
-    """What may be wider than a telephone, and is scrolled there, by keys too if it has a label."""
-    if label is None:
-        return element("div", content, class_="wide")
-    return element("div", content, class_="wide", role="region", aria_label=label, tabindex="0")
+def grid(
+    caption: str, head: Iterable[str], lines: Iterable[Html], class_: str | None = None
+) -> Html:
+    """A table with a caption, which scrolls by itself, by keys too.
+
+    Args:
+        caption: says what it shows.
+        head: names of its columns.
+        lines: its rows.
+        class_: for programs that read it.
+    """
+    columns = (element("th", name, scope="col") for name in head)
+    content = element(
+        "table",
+        element("caption", element("span", caption)),
+        element("thead", element("tr", *columns)),
+        element("tbody", *lines),
+        class_=class_,
+    )
+    return element("div", content, class_="wide", role="region", aria_label=caption, tabindex="0")
 
 
 def picture(svg: str, caption: str) -> Html:

@@ -1,0 +1,54 @@
+"""Numbers for people, each with its exact value beside it for programs."""
+
+from __future__ import annotations
+
+from edgedec.runtime.profiling.metrics import COMPONENT, METRICS
+from edgedec.runtime.profiling.record import Summary
+from edgedec.runtime.report.markup import Html, element
+
+NOTHING = "\N{EN DASH}"
+"""Where a figure does not exist."""
+
+
+def number(value: float) -> str:
+    """Three digits, more only in front of the point: ``0.0123``, ``20.5``, ``4,711``."""
+    size = abs(value)
+    if size >= 100 or value == 0:
+        return f"{value:,.0f}"
+    for places in range(1, 7):
+        if size >= 10 ** (2 - places):
+            return f"{value:.{places}f}"
+    return f"{value:.2e}"
+
+
+def figure(value: float, row: int | None, metric: str, stat: str | None = None) -> Html:
+    """A number as text, with what it is of.
+
+    Args:
+        value: to be shown.
+        row: of the profile; None if it is of no row.
+        metric: its name.
+        stat: which number of a `Summary`; None of other figures.
+    """
+    return element(
+        "data", number(value), value=value, data_row=row, data_metric=metric, data_stat=stat
+    )
+
+
+def stat_of(summary: Summary, row: int, metric: str, stat: str) -> Html:
+    """One number of a summary; a dash for a deviation that a single sample does not have."""
+    value = getattr(summary, stat)
+    return figure(value, row, metric, stat) if value is not None else Html(NOTHING)
+
+
+def unit_of(metric: str) -> str:
+    """The unit of a metric; empty for plain numbers and for metrics of a newer edgedec."""
+    known = METRICS.get(metric)
+    if known is None and metric.startswith("run_ms["):
+        known = METRICS[COMPONENT]
+    return "" if known is None else known.unit
+
+
+def megabytes(size: int) -> str:
+    """Bytes for people, in units of 10^6: ``16.5 MB``."""
+    return f"{number(size / 1e6)} MB"

@@ -1,0 +1,63 @@
+"""This profile against an earlier one: what `--compare` says."""
+
+from __future__ import annotations
+
+from edgedec.runtime.profiling.comparison import Change, Comparison
+from edgedec.runtime.report.figures import number, unit_of
+from edgedec.runtime.report.markup import Html, element
+from edgedec.runtime.report.page import grid
+from edgedec.runtime.report.rows import Shown
+from edgedec.runtime.report.sections.section import Section
+
+REASONS = {"noise": "too much noise", "few rounds": "too few rounds", "machine": "another machine"}
+VERDICTS = {"slower": "bad", "faster": "good", "undecided": "warn", "same": ""}
+HEAD = ("Configuration", "Metric", "Before", "Now", "Ratio", "Verdict")
+
+
+def earlier(comparison: Comparison | None, rows: list[Shown]) -> Section:
+    """A verdict for every row and metric that both profiles have."""
+    return Section(
+        "earlier",
+        "Against an earlier profile",
+        [] if comparison is None else _parts(comparison, rows),
+    )
+
+
+def _parts(comparison: Comparison, rows: list[Shown]) -> list[Html]:
+    names = {one.row.configuration: one.name for one in rows}
+    words = (
+        f"{comparison.fail_over:.1%} more time or memory counts as slower. The ratio is now to "
+        "before, by round; in parentheses, between which values noise leaves it."
+    )
+    verdict = comparison.verdict
+    parts = [
+        element("p", element("strong", f"All in all: {verdict}. "), words),
+        *(element("p", note, class_="note", role="note") for note in comparison.notes),
+    ]
+    lines = [
+        _line(names.get(row.new, row.new.bundle), change) for row, change in comparison.changes
+    ]
+    if lines:
+        caption = "Medians of the rounds that both profiles have."
+        parts.append(grid(caption, HEAD, lines, "earlier"))
+    return parts
+
+
+def _line(name: str, change: Change) -> Html:
+    ratio, unit = change.ratio, unit_of(change.metric)
+    verdict = change.verdict if change.reason is None else f"undecided: {REASONS[change.reason]}"
+    if change.rounds is not None:
+        verdict += f"; {change.rounds:,} rounds may tell"
+    return element(
+        "tr",
+        element("th", name, scope="row"),
+        element("td", change.metric),
+        element("td", element("data", number(change.old), value=change.old), f" {unit}"),
+        element("td", element("data", number(change.new), value=change.new), f" {unit}"),
+        element(
+            "td",
+            element("data", f"{ratio.median:.3f}", value=ratio.median),
+            f" ({ratio.low:.3f}\N{EN DASH}{ratio.high:.3f})",
+        ),
+        element("td", verdict, class_=f"text {VERDICTS[change.verdict]}".strip()),
+    )
