@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from edgedec.runtime.profiling.record import BundleFacts, Environment, Profile
 from edgedec.runtime.profiling.turns import measure
 
 Events = Iterator[Measured]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def profile(plan: Plan, site: Site, *, progress: Callable[[int], None] | None = 
         with closing(site.events) as coming:  # type: ignore[type-var]  # generators can be closed
             for event in coming:
                 events.append(event)
+                logger.info("turn %d is over", len(events))
                 if progress is not None:
                     progress(len(events))
         complete = True

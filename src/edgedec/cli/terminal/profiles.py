@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -26,6 +28,8 @@ REPETITIONS = 10
 SOURCE_TOKENS, NEW_TOKENS = "128", "64"
 FAILED, INTERRUPTED = 1, 130
 BASELINE = "hf"
+DATA = frozenset(("csv", "json", "jsonl"))
+"""Formats for programs, which show a profile and nothing else."""
 
 
 def percent(text: str) -> float:
@@ -204,7 +208,8 @@ def show(
     """
     from edgedec.runtime.profiling.comparison import compare
     from edgedec.runtime.profiling.record import dump_profile
-    from edgedec.runtime.report.render import render
+    from edgedec.runtime.report.change import verdict
+    from edgedec.runtime.report.render import WIDTH, render
 
     profile = outcome.profile
     errors = [row.error for row in profile.rows if row.error is not None]
@@ -224,7 +229,10 @@ def show(
 
         names = [row.name for row in shown(profile)]
         write_trace(trace, [(names[row], events) for row, events in outcome.traces.items()])
-    click.echo(render(profile, output, comparison), nl=False)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    click.echo(render(profile, output, comparison, width=width), nl=False)
+    if comparison is not None and output in DATA:
+        note(verdict(comparison))
     if not profile.complete:
         note("Interrupted: this is what was measured until then.")
         return INTERRUPTED
