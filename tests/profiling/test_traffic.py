@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,55 @@ def test_codes_are_read_as_they_are_packed(coded: Bundle) -> None:
     embedding = [m for m in matrices if any("embed" in part.name for part in m.parts)]
     twice = sum(m.rows * m.columns * m.bits / 8 + m.rows * FLOAT for m in embedding[1:])
     assert codes - twice <= found <= stored
+
+
+def altered(bundle: Bundle, folder: Path, change: Callable[[onnx.GraphProto], object]) -> Bundle:
+    """The bundle with another decoder; only its graph is there."""
+    model = onnx.load(str(bundle.path("decoder.onnx")), load_external_data=False)
+    change(model.graph)
+    (folder / "decoder.onnx").write_bytes(model.SerializeToString())
+    return Bundle(folder, bundle.manifest)
+
+
+def without_head(graph: onnx.GraphProto) -> None:
+    (head,) = (node for node in graph.node if node.name == "head")
+    graph.node.remove(head)
+
+
+def test_a_row_of_codes_is_read_of_an_embedding_without_a_head(
+    coded: Bundle, tmp_path: Path
+) -> None:
+    (whole,) = step_weights(coded).values()
+    (found,) = step_weights(altered(coded, tmp_path, without_head)).values()
+    graph = onnx.load(str(coded.path("decoder.onnx")), load_external_data=False).graph
+    (node,) = (node for node in graph.node if node.op_type == "CodebookGather")
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    codes, levels, scales, groups = (stored[name] for name in node.input[1:])
+    panels = codes.dims[0]
+    spared = [
+        _bytes(codes) - _bytes(codes) // (64 * panels),  # a panel has 64 rows
+        _bytes(levels) - _bytes(levels) // levels.dims[0],
+        _bytes(scales) - FLOAT,
+        _bytes(groups) - _bytes(groups) // (4 * panels),  # and tables for 16 each
+    ]
+    assert found == whole - sum(spared)
+
+
+def test_a_row_of_16_bits_is_read_as_what_it_becomes(fp16: Path, tmp_path: Path) -> None:
+    bundle = open_bundle(fp16)
+    (whole,) = step_weights(bundle).values()
+    (found,) = step_weights(altered(bundle, tmp_path, without_head)).values()
+    assert found == whole - (TOKENS - 1) * D * FLOAT
+
+
+def test_the_order_of_nodes_does_not_matter(g2p: str, tmp_path: Path) -> None:
+    def turned(graph: onnx.GraphProto) -> None:
+        nodes = list(reversed(graph.node))
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+    bundle = open_bundle(g2p)
+    assert step_weights(altered(bundle, tmp_path, turned)) == step_weights(bundle)
 
 
 def test_codes_take_less_than_floats(coded: Bundle, root: Path) -> None:
@@ -243,4 +293,4 @@ def test_what_is_not_known_is_none() -> None:
 
 def _bytes(tensor: onnx.TensorProto) -> int:
     kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    return math.prod(tensor.dims) * int(kind.itemsize)
+    return int(math.prod(tensor.dims) * kind.itemsize)
