@@ -41,6 +41,8 @@ SCRIPT = (
     '{python} -c {ask_version} </dev/null 2>/dev/null || {{ echo "{mark}no-edgedec"; exit; }}; '
     'D=$(mktemp -d) || {{ echo "{mark}no-folder"; exit; }}; '
     "trap 'cd /; rm -rf \"$D\"' EXIT; trap 'exit 1' HUP INT TERM; "
+    # also for what others leave there, such as ONNX Runtime's .ses
+    'TMPDIR="$D"; export TMPDIR; '
     'cd "$D" && {python} -m edgedec.runtime.profiling.board'
 )
 ASK_PYTHON = (

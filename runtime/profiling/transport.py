@@ -47,6 +47,7 @@ class Transport:
             raise InputError('--via needs a command that runs others, such as --via "ssh board".')
         self.prefix = prefix
         self._last_error = self._last_other = ""
+        self._ended = False
         try:
             self._process = subprocess.Popen(
                 [*words, f"sh -c {shlex.quote(script)}"],
@@ -105,6 +106,7 @@ class Transport:
             if others > MAX_LINE:
                 raise self.died("sends what is no answer, and does not end")
             self._last_other = printable(line) or self._last_other
+        self._ended = True
 
     def died(self, what: str) -> DeviceError:
         """An error that quotes the last line of the far side's messages.
@@ -112,7 +114,8 @@ class Transport:
         Args:
             what: it did: a predicate.
         """
-        self._errors.join(timeout=1)
+        if self._ended:
+            self._errors.join(timeout=1)  # its last message may come after its last answer
         said = self._last_error or self._last_other
         tail = f' (its last message: "{said}").' if said else "."
         return DeviceError(f"the device behind --via {self.prefix!r} {what}{tail}")
