@@ -5,15 +5,18 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from edgedec.runtime.manifest import MANIFEST
 from edgedec.runtime.profiling.record import FileCache
 
 COLD, WARM = 0.01, 0.99
 """Fractions of pages in memory up to and from which files count as cold and warm."""
 BLOCK = 1 << 22
+MARKS = (MANIFEST, "config.json")
+"""Nobody shall have all of a disk read because a name was mistyped."""
 
 
 def cool(folder: Path) -> FileCache | None:
@@ -34,7 +37,8 @@ def warm(folder: Path) -> FileCache | None:
     Returns:
         What came of it, `state`; ``warm`` where the system does not tell, as they were just read.
     """
-    if not all(_read(path) for path in files(folder)):
+    paths = files(folder)
+    if not paths or not all(_read(path) for path in paths):
         return None
     return state(folder) if resident(folder) is not None else "warm"
 
@@ -69,12 +73,12 @@ def resident(folder: Path) -> float | None:
     return held / pages if pages else None
 
 
-def files(folder: Path) -> Iterator[Path]:
-    """Files in a folder and below it that are not empty; none where it cannot be read."""
-    for name, _, inside in os.walk(folder):
-        for path in sorted(Path(name, file) for file in inside):
-            if path.is_file() and path.stat().st_size:
-                yield path
+def files(folder: Path) -> list[Path]:
+    """Files of a bundle or a checkpoint that are not empty; none of any other folder."""
+    with suppress(OSError):
+        if any((folder / name).is_file() for name in MARKS):
+            return sorted(p for p in folder.iterdir() if p.is_file() and p.stat().st_size)
+    return []
 
 
 def _drop(path: Path) -> None:

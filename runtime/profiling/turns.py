@@ -64,7 +64,7 @@ def _events(plan: Plan, lines: list[str]) -> Iterator[Measured]:
                 child = kept[module] = stack.enter_context(closing(Child(module)))
             return _measured(row, child.ask(job), None)
 
-        for job, row in _jobs(plan, lines):
+        for job, row in jobs_of(plan, lines):
             if row in failed:
                 continue
             try:
@@ -76,8 +76,13 @@ def _events(plan: Plan, lines: list[str]) -> Iterator[Measured]:
             yield event
 
 
-def _jobs(plan: Plan, lines: list[str]) -> Iterator[tuple[Job, int]]:
-    """Jobs with their rows, in order."""
+def jobs_of(plan: Plan, lines: list[str]) -> Iterator[tuple[Job, int]]:
+    """Jobs with their rows, in order.
+
+    Args:
+        plan: what to measure.
+        lines: of its text that are not blank.
+    """
     first = 0
     for number, repetitions in enumerate(_shares(plan)):
         for row, configuration in enumerate(plan.configurations):
