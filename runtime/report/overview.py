@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from edgedec.runtime.profiling.record import Profile, Row
 from edgedec.runtime.report.markup import printable
+from edgedec.runtime.report.notes import notes
 from edgedec.runtime.report.settings import LABELS, TEST, settings
 from edgedec.runtime.report.table import Column, Table, factor_out, figures
 
@@ -45,19 +46,19 @@ def overview(profile: Profile) -> Table:
     if any(column.name == "depth" for column in identity):
         shown.insert(0, LAYERS)
     columns, same = factor_out(identity, TEST)
-    notes = _notes(rows)
+    sentences, numbers = notes(rows)
     columns += [
         figures(_label(metric), values, deviation=deviation, rank=rank)
         for metric, deviation, rank in shown
         if any(values := [row.metrics.get(metric) for row in rows])
     ]
-    if notes:
-        columns.append(Column("note", tuple(_numbers(row, notes) for row in rows)))
+    if sentences:
+        columns.append(Column("note", tuple(numbers)))
     return Table(
         title="",
         facts=(*filter(None, (same, _machine(profile), _effort(profile))),),
         columns=tuple(columns),
-        notes=tuple(notes),
+        notes=tuple(sentences),
         remarks=tuple(_missing(rows, shown)),
     )
 
@@ -85,25 +86,6 @@ def _effort(profile: Profile) -> str:
         f"{effort.rounds:,} rounds, {where}."
         + ("" if profile.complete else " Interrupted: some rows have fewer.")
     )
-
-
-def _said(row: Row) -> Iterator[str]:
-    """What must be said of a row, in sentences."""
-    if row.error is not None:
-        yield f"Failed: {row.error}"
-    elif not row.turns:
-        yield row.missing.get("e2e_ms", "Nothing was measured.")
-    yield from row.warnings
-
-
-def _notes(rows: tuple[Row, ...]) -> dict[str, int]:
-    """Sentence -> number; one that several rows share has one number."""
-    sentences = dict.fromkeys(printable(sentence) for row in rows for sentence in _said(row))
-    return {sentence: number for number, sentence in enumerate(sentences, 1)}
-
-
-def _numbers(row: Row, notes: Mapping[str, int]) -> str:
-    return ", ".join(str(notes[printable(sentence)]) for sentence in _said(row))
 
 
 def _missing(rows: tuple[Row, ...], shown: list[Shown]) -> Iterator[str]:

@@ -208,6 +208,42 @@ def test_failed_rows_and_warnings_are_told_below() -> None:
     assert f"[1] {busy}\n[2] Failed: bundle x: nothing there.\n[3] {slow}\n" in text
 
 
+def test_warnings_that_differ_in_figures_are_one() -> None:
+    def busy(batch: int, *warnings: str) -> Row:
+        return row(what=configuration(batch=batch), warnings=warnings)
+
+    text = render(
+        profile(
+            busy(1, "others used 9 % of 1,200 ms (core-2, v1.5).", "clocks: 2, 3 of 1.2.3"),
+            busy(2, "others used 60.5 % of 1,200 ms (core-2, v1.5)."),
+            busy(3, "others used 60.5 % of 300 ms (core-2, v1.5)."),
+            busy(4, "others used 60.5 % of 300 ms (core-3, v1.5)."),
+        ),
+        "table",
+    )
+    assert [line.split()[-1] for line in table_lines(text)[1:]] == ["2", "1", "1", "3"]
+    assert "[1] others used 9 to 60.5 % of 300 to 1,200 ms (core-2, v1.5).\n[2] clocks" in text
+    assert "[3] others used 60.5 % of 300 ms (core-3, v1.5)." in text
+    broken = profile(failed("Version 1 of it."), failed("Version 2 of it.", configuration(batch=2)))
+    assert "[2] Failed: Version 2 of it." in render(broken, "table")
+
+
+@given(st.lists(st.lists(st.text(st.sampled_from("a1.,% -"), max_size=8), max_size=4), max_size=6))
+def test_every_warning_has_a_number_below(warnings: list[list[str]]) -> None:
+    rows = [
+        row(what=configuration(batch=batch), warnings=found)
+        for batch, found in enumerate(warnings, 1)
+    ]
+    text = render(profile(*rows), "table")
+    numbers = {
+        number
+        for line, found in zip(table_lines(text)[1:], warnings, strict=False)
+        if found
+        for number in re.findall(r"\d+", line[table_lines(text)[0].index("note") :])
+    }
+    assert numbers == set(re.findall(r"^\[(\d+)\]", text, re.MULTILINE))
+
+
 def test_what_was_not_measured_says_why_once() -> None:
     text = render(profile(row(fresh=False), row(fresh=False, what=configuration(batch=2))), "table")
     assert "cold start" not in table_lines(text)[0]
