@@ -119,23 +119,19 @@ def without_head(graph: onnx.GraphProto) -> None:
     graph.node.remove(head)
 
 
-def test_a_row_of_codes_is_read_of_an_embedding_without_a_head(
-    coded: Bundle, tmp_path: Path
-) -> None:
-    (whole,) = step_weights(coded).values()
-    (found,) = step_weights(altered(coded, tmp_path, without_head)).values()
-    graph = onnx.load(str(coded.path("decoder.onnx")), load_external_data=False).graph
-    (node,) = (node for node in graph.node if node.op_type == "CodebookGather")
+def test_of_an_embedding_of_codes_a_row_is_read(coded: Bundle, tmp_path: Path) -> None:
+    def only_embedding(graph: onnx.GraphProto) -> None:
+        (node,) = (node for node in graph.node if node.op_type == "CodebookGather")
+        del graph.node[:]
+        graph.node.append(node)
+
+    alone = altered(coded, tmp_path, only_embedding)
+    graph = onnx.load(str(alone.path("decoder.onnx")), load_external_data=False).graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    codes, levels, scales, groups = (stored[name] for name in node.input[1:])
-    panels = codes.dims[0]
-    spared = [
-        _bytes(codes) - _bytes(codes) // (64 * panels),  # a panel has 64 rows
-        _bytes(levels) - _bytes(levels) // levels.dims[0],
-        _bytes(scales) - FLOAT,
-        _bytes(groups) - _bytes(groups) // (4 * panels),  # and tables for 16 each
-    ]
-    assert found == whole - sum(spared)
+    codes, levels, _, groups = (stored[name] for name in graph.node[0].input[1:])
+    rows = 64 * codes.dims[0]  # of which each panel has 64, and each 16 one table
+    row = _bytes(codes) // rows + _bytes(levels) // levels.dims[0] + FLOAT
+    assert step_weights(alone) == {"decoder": row + _bytes(groups) // (rows // 16)}
 
 
 def test_a_row_of_16_bits_is_read_as_what_it_becomes(fp16: Path, tmp_path: Path) -> None:
