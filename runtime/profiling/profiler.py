@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,10 +59,8 @@ def facts_of(bundles: Mapping[str, str]) -> dict[str, BundleFacts]:
     """Facts of the bundles that can be opened."""
     found = {}
     for label, folder in bundles.items():
-        try:
+        with suppress(EdgedecError):  # the worker that tries to load it says why
             found[label] = facts(open_bundle(Path(folder)))
-        except EdgedecError:
-            continue  # the worker that tries to load it says why
     return found
 
 

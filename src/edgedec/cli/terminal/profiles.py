@@ -141,13 +141,11 @@ def _with_baseline(
     text: str, folders: dict[str, str], configurations: tuple[Configuration, ...]
 ) -> tuple[dict[str, str], tuple[Configuration, ...]]:
     """The same rows by transformers, each after the bundle's own."""
-    from edgedec.runtime.profiling.peers.transformers import resolve
-
     name, _, checkpoint = text.partition("=")
     if name != BASELINE:
-        raise InputError(
-            f"--baseline {text!r}: there is {BASELINE} only, or {BASELINE}=CHECKPOINT."
-        )
+        raise InputError(f"--baseline {text!r}: give {BASELINE} or {BASELINE}=CHECKPOINT.")
+    from edgedec.runtime.profiling.peers.transformers import resolve
+
     labels = {label: f"{label} (transformers)" for label in folders}
     found: dict[Configuration, None] = {}
     for ours in configurations:
