@@ -96,4 +96,4 @@ def _missing(rows: tuple[Row, ...], shown: list[Shown]) -> Iterator[str]:
             if row.turns and metric in row.missing:
                 reasons.setdefault(row.missing[metric], {})[_label(metric)] = None
     for reason, metrics in reasons.items():
-        yield f"Not measured: {', '.join(metrics)}. {printable(reason)}"
+        yield f"{', '.join(metrics)} not measured: {printable(reason)}"
