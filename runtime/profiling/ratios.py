@@ -42,25 +42,29 @@ def ratios(profile: Profile, reference: str) -> tuple[Against, ...]:
         profile: of several bundles.
         reference: label of the bundle that others are compared with.
     """
-    measured = [row for row in profile.rows if row.error is None]
+    beside: dict[Configuration, list[Row]] = {}
+    for row in profile.rows:
+        if row.configuration.bundle == reference:
+            beside.setdefault(_inputs(row.configuration), []).append(row)
     return tuple(
         Against(ours.configuration, theirs.configuration, found)
-        for theirs in measured
+        for theirs in profile.rows
         if theirs.configuration.bundle != reference
-        for ours in measured
-        if ours.configuration.bundle == reference
-        and _settings(ours, theirs) == _settings(theirs, theirs)
+        for ours in beside.get(_inputs(theirs.configuration), ())
+        if _alike(ours.configuration, theirs.configuration)
         and (found := dict(_ratios(ours, theirs)))
     )
 
 
-def _settings(row: Row, other: Row) -> Configuration:
-    """What two rows must share."""
-    there = other.configuration
-    key = replace(row.configuration, bundle="", program=there.program)
-    if there.program != row.configuration.program:
-        return replace(key, device=there.device, depth=there.depth)
-    return key
+def _inputs(what: Configuration) -> Configuration:
+    """What rows must share to be compared at all."""
+    return replace(what, bundle="", device="", depth="", program="edgedec")
+
+
+def _alike(ours: Configuration, theirs: Configuration) -> bool:
+    """Whether the rest is the same too, or the other is a baseline."""
+    same = (ours.device, ours.depth) == (theirs.device, theirs.depth)
+    return same or ours.program != theirs.program
 
 
 def _ratios(ours: Row, theirs: Row) -> Iterator[tuple[str, Ratio]]:
