@@ -292,6 +292,7 @@ class Environment:
         versions: package -> version.
         bandwidth_gb_s: memory read per second by that many threads: number (as text) -> GB/s.
         load: 1-minute load average at the beginning.
+        energy_missing: why the processor's energy cannot be read; None if it can.
     """
 
     date: str
@@ -309,6 +310,7 @@ class Environment:
     versions: dict[str, str]
     bandwidth_gb_s: dict[str, float]
     load: float | None
+    energy_missing: str | None = None
 
 
 @dataclass(frozen=True)
