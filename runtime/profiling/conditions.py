@@ -15,7 +15,7 @@ from edgedec.runtime.profiling.system import PROC, SYS, read, read_number
 
 SHORTEST = 0.03
 """Seconds. The system counts in hundredths: less than a few of them say nothing."""
-STEPS = 10_000
+STEPS = 20_000
 """Of the yardstick: about 3 ms."""
 TRIES = 5
 

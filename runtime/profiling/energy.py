@@ -66,8 +66,8 @@ class Energy:
         return sum(zone.sum for zone in self._zones) / 1e6
 
 
-def why_not(sys: Path = SYS) -> str:
-    """Why `Energy.open` gives None, in a sentence."""
+def why_not(sys: Path = SYS) -> str | None:
+    """Why `Energy.open` gives None, in a sentence; None where it does not."""
     packages = _packages(sys)
     if not packages:
         return (
@@ -80,7 +80,9 @@ def why_not(sys: Path = SYS) -> str:
             f"the energy counter {unreadable[0]}/energy_uj may only be read by root: run as root, "
             "or allow it (chmod a+r)"
         )
-    return "the energy counters (RAPL) of this machine say no range"
+    if Energy.open(sys) is None:
+        return "the energy counters (RAPL) of this machine say no range"
+    return None
 
 
 def _packages(sys: Path) -> list[Path]:

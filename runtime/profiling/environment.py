@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterable
 
 from edgedec.runtime.profiling import bandwidth, machine
+from edgedec.runtime.profiling.energy import why_not
 from edgedec.runtime.profiling.record import Environment
 
 
@@ -41,6 +42,7 @@ def environment(threads: Iterable[int | None]) -> Environment:
             if 1 <= number <= MOST_THREADS  # others fail their rows
         },
         load=load,
+        energy_missing=why_not(),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from edgedec.errors import InputError
 from edgedec.runtime.profiling import bandwidth, machine
+from edgedec.runtime.profiling.energy import Energy
 from edgedec.runtime.profiling.environment import environment
 
 X86 = """\
@@ -118,6 +119,7 @@ def test_the_bandwidth_of_every_number_of_threads_is_measured_once(
     assert found.bandwidth_gb_s == {str(n): round(10.004 * n, 2) for n in asked}
     assert found.cores >= 1
     assert {"edgedec", "numpy", "onnxruntime", "tokenizers"} <= found.versions.keys()
+    assert (found.energy_missing is None) == (Energy.open() is not None)
     begun = dt.datetime.strptime(found.date, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.timezone.utc)
     assert abs(dt.datetime.now(dt.timezone.utc) - begun) < dt.timedelta(minutes=5)
 
