@@ -44,12 +44,12 @@ def ratios(profile: Profile, reference: str) -> tuple[Against, ...]:
     """
     beside: dict[Configuration, list[Row]] = {}
     for row in profile.rows:
-        if row.configuration.bundle == reference:
+        if row.configuration.bundle == reference and row.error is None:
             beside.setdefault(_inputs(row.configuration), []).append(row)
     return tuple(
         Against(ours.configuration, theirs.configuration, found)
         for theirs in profile.rows
-        if theirs.configuration.bundle != reference
+        if theirs.configuration.bundle != reference and theirs.error is None
         for ours in beside.get(_inputs(theirs.configuration), ())
         if _alike(ours.configuration, theirs.configuration)
         and (found := dict(_ratios(ours, theirs)))

@@ -315,6 +315,14 @@ def test_one_bundle_has_no_ratios() -> None:
     assert first_label(profile(times(1))) is None
 
 
+def test_a_row_that_failed_has_no_ratio() -> None:
+    broken = replace(
+        times(1), configuration=configuration("small"), error="It broke in the fourth round."
+    )
+    assert ratios(profile(times(1), broken), "g2p") == ()
+    assert ratios(profile(replace(broken, configuration=configuration("a")), times(1)), "a") == ()
+
+
 def test_ratios_take_what_the_machine_did_to_both_out_of_the_figures() -> None:
     busy = (1.0, 3.0, 1.2, 2.0, 1.1)
     both = profile(times(1.5, busy), replace(times(1, busy), configuration=configuration("small")))
