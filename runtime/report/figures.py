@@ -10,18 +10,33 @@ NOTHING = "\N{EN DASH}"
 """Where a figure does not exist."""
 
 
-def number(value: float) -> str:
-    """Three digits, more only in front of the point: ``0.0123``, ``20.5``, ``4,711``."""
+def number(value: float, like: float | None = None) -> str:
+    """Three digits, more only in front of the point: ``0.0123``, ``20.5``, ``4,711``.
+
+    Args:
+        value: to be shown.
+        like: another number, of which it gets as many places: a deviation those of its median.
+    """
+    places = _places(value if like is None else like)
+    return f"{value:.2e}" if places is None else f"{value:,.{places}f}"
+
+
+def _places(value: float) -> int | None:
+    """After the point; None for what is too small for them."""
     size = abs(value)
     if size >= 100 or value == 0:
-        return f"{value:,.0f}"
-    for places in range(1, 7):
-        if size >= 10 ** (2 - places):
-            return f"{value:.{places}f}"
-    return f"{value:.2e}"
+        return 0
+    return next((places for places in range(1, 7) if size >= 10 ** (2 - places)), None)
 
 
-def figure(value: float, row: int | None, metric: str, stat: str | None = None) -> Html:
+def figure(
+    value: float,
+    row: int | None,
+    metric: str,
+    stat: str | None = None,
+    *,
+    like: float | None = None,
+) -> Html:
     """A number as text, with what it is of.
 
     Args:
@@ -29,16 +44,18 @@ def figure(value: float, row: int | None, metric: str, stat: str | None = None) 
         row: of the profile; None if it is of no row.
         metric: its name.
         stat: which number of a `Summary`; None of other figures.
+        like: see `number`.
     """
-    return element(
-        "data", number(value), value=value, data_row=row, data_metric=metric, data_stat=stat
-    )
+    text = number(value, like)
+    return element("data", text, value=value, data_row=row, data_metric=metric, data_stat=stat)
 
 
 def stat_of(summary: Summary, row: int, metric: str, stat: str) -> Html:
     """One number of a summary; a dash for a deviation that a single sample does not have."""
     value = getattr(summary, stat)
-    return figure(value, row, metric, stat) if value is not None else Html(NOTHING)
+    if value is None:
+        return Html(NOTHING)
+    return figure(value, row, metric, stat, like=summary.p50 if stat == "sd" else None)
 
 
 def unit_of(metric: str) -> str:

@@ -63,7 +63,7 @@ def shown(profile: Profile) -> list[Shown]:
         if told
         else []
     )
-    columns = differing if differing and differing[0] == 0 else [0, *differing]
+    columns = differing or [0]
     known = [_joined([words[column] for column in columns], " \N{MIDDLE DOT} ") for words in told]
     often = Counter(known)
     return [

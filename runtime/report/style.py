@@ -29,7 +29,12 @@ nav a:hover { text-decoration: underline }
 .cards .value { font-size: 1.6rem; font-weight: 650; line-height: 1.3;
   font-variant-numeric: tabular-nums }
 .cards .unit { font-size: .85rem; color: var(--muted) }
-tbody th { font-weight: 400; white-space: normal; min-width: 8rem; overflow-wrap: anywhere }
+tbody th { font-weight: 400; white-space: normal; overflow-wrap: anywhere }
+.wide tbody th { min-width: 5rem; max-width: 16rem }
+.wide thead th:first-child, .wide tbody th { position: sticky; left: 0 }
+.wide tbody th { background: var(--back) }
+.headline tbody th { min-width: 7rem }
+@media (max-width: 40rem) { .wide tbody th { max-width: 8.5rem } }
 td.text { text-align: left; white-space: normal; min-width: 12rem }
 .sd, .muted { color: var(--muted) }
 .good { color: var(--good); font-weight: 600 }

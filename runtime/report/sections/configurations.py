@@ -16,11 +16,11 @@ from edgedec.runtime.report.rows import Shown, measured
 from edgedec.runtime.report.sections.section import Section, folded
 
 CHARTS = {
-    "e2e_ms": "End to end: from the request to its last token",
-    "ttft_ms": "TTFT: from the request to its first token",
-    "tpot_ms": "TPOT: per token after the first",
-    "tokens_per_s": "Steady speed: more is better",
-    "peak_rss_mb": "Peak memory of the process",
+    "e2e_ms": "End to end: from the request to its last token, medians",
+    "ttft_ms": "TTFT: from the request to its first token, medians",
+    "tpot_ms": "TPOT: per token after the first, medians",
+    "tokens_per_s": "Steady speed, medians: more is better",
+    "peak_rss_mb": "Peak memory of the process, medians",
 }
 UNFOLDED = 8
 """With more rows than this, only the first chart is seen at once."""
@@ -120,7 +120,7 @@ def _chart(rows: Sequence[Shown], metric: str, words: str, beside: dict[int, Bes
                 shown = join([shown, " ", told])
         segments = [] if value is None else [Segment(words, value, one.colour, metric)]
         bars.append(Bar(one.name, segments, shown, one.index))
-    return chart(bars, f"{words}. Medians.", unit_of(metric))
+    return chart(bars, f"{words}.", unit_of(metric))
 
 
 def _ratio(ratio: Ratio, row: int, metric: str, reference: str) -> Html:

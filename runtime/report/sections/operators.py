@@ -172,7 +172,7 @@ def _table(
             element("td", one.name, class_="text"),
             element("td", one.component, class_="text"),
             element("td", f"{one.calls:,}"),
-            element("td", figure(one.ms, row, f"{kind}[{one.phase}][{one.name}]", one.component)),
+            element("td", figure(one.ms, row, f"{kind}[{one.phase}][{one.name}][{one.component}]")),
             element("td", number(one.ms / _per(one.phase, recorded))),
         )
         for one in operators

@@ -103,7 +103,7 @@ def _cards(one: Shown) -> Html:
 def _spread(summary: Summary, row: int, metric: str) -> Html:
     if summary.sd is None:
         return _more("of a single sample")
-    sd = figure(summary.sd, row, metric, "sd")
+    sd = stat_of(summary, row, metric, "sd")
     p90 = figure(summary.p90, row, metric, "p90")
     return element("span", "\N{PLUS-MINUS SIGN} ", sd, ", p90 ", p90, class_="more")
 
@@ -139,7 +139,6 @@ def _cell(one: Shown, metric: str) -> Html:
     value = stat_of(summary, one.index, metric, "p50")
     if summary.sd is None:
         return element("td", value)
-    sd = element(
-        "span", " \N{PLUS-MINUS SIGN} ", figure(summary.sd, one.index, metric, "sd"), class_="sd"
-    )
+    deviation = stat_of(summary, one.index, metric, "sd")
+    sd = element("span", " \N{PLUS-MINUS SIGN} ", deviation, class_="sd")
     return element("td", value, sd, title=f"p90 {number(summary.p90)}, p99 {number(summary.p99)}")
