@@ -16,7 +16,14 @@ from edgedec.runtime.depth.statistics import Statistics
 from edgedec.runtime.profiling.collect import collect
 from edgedec.runtime.profiling.metrics import COMPONENT, METRICS, Context, metrics_of
 from edgedec.runtime.profiling.plan import Measured
-from edgedec.runtime.profiling.record import Operators, Sample, Turn, dump_profile, load_profile
+from edgedec.runtime.profiling.record import (
+    FileCache,
+    Operators,
+    Sample,
+    Turn,
+    dump_profile,
+    load_profile,
+)
 from edgedec.runtime.profiling.sample import Call, sample_of
 from edgedec.runtime.spans import Span
 
@@ -73,7 +80,7 @@ EXPECTED = {
 
 def turn(number: int, *samples: Sample) -> Turn:
     made = profiles.turn(number, samples)
-    cache = "warm" if number % 2 else "cold"
+    cache: FileCache = "warm" if number % 2 else "cold"
     return replace(made, start_ms=310.0 - 10 * (number % 2), file_cache=cache)
 
 
