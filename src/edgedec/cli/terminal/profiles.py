@@ -199,7 +199,8 @@ def show(
     """Write the files, print the rest.
 
     Returns:
-        The exit code: 1 where a row failed or has become slower, 130 after an interruption.
+        The exit code: 1 where a row failed or became slower, or nothing could be compared, and
+        130 after an interruption.
 
     Raises:
         InputError: all rows failed, or a file cannot be written.
@@ -234,7 +235,9 @@ def show(
     if not profile.complete:
         note("Interrupted: this is what was measured until then.")
         return INTERRUPTED
-    return FAILED if errors or (comparison is not None and comparison.slower) else 0
+    # A check that compared nothing has not passed.
+    slower = comparison is not None and (comparison.slower or not comparison.rows)
+    return FAILED if errors or slower else 0
 
 
 def write(name: str, text: str) -> None:
