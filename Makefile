@@ -15,16 +15,21 @@ export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 SETUP := pyproject.toml setup.py
+# A browser for reports, a server for `profile --via ssh`, an outside clock.
+SYSTEM_PACKAGES := chromium openssh-server hyperfine
+APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=60 \
+	-o Acquire::Retries=0 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20
 SANITIZED := build/sanitize/libedgedec_ops.so
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit native sanitize test-optimum clean
+.PHONY: help demo test lint types unit native sanitize system-packages test-optimum clean
 
 help:
 	@echo "make demo   install edgedec, export the built-in checkpoint, pronounce a few words"
 	@echo "make test   install the dev environment, then ruff, mypy and the whole test suite"
 	@echo "make native compile the operator library again, after its sources changed"
 	@echo "make sanitize   the operators' tests with AddressSanitizer and UBSan in the library"
+	@echo "make system-packages   what some tests need of Debian or Ubuntu (chromium, ...), as root"
 	@echo "make test-optimum   the tests of --via optimum, in an environment of their own"
 	@echo "make clean  remove both environments and what the demo wrote"
 
@@ -79,6 +84,19 @@ $(TEST_ENV)/.installed: $(SETUP)
 	$(PYTHON) -m venv --clear $(TEST_ENV)
 	$(TEST_ENV)/bin/pip install -qq --editable '.[dev]'
 	@touch $@
+
+# Never asks and never fails: without them, or without the right to install them, tests are skipped.
+system-packages:
+	@missing=; for package in $(SYSTEM_PACKAGES); do \
+		dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; \
+	done; \
+	if ! command -v apt-get >/dev/null; then echo "no apt-get here: install $(SYSTEM_PACKAGES) yourself"; \
+	elif test -z "$$missing"; then echo "all there: $(SYSTEM_PACKAGES)"; \
+	elif test "$$(id -u)" != 0; then echo "not root: sudo make system-packages would install$$missing"; \
+	else $(APT) update </dev/null; for package in $$missing; do \
+		$(APT) install --no-install-recommends $$package </dev/null \
+			|| echo "could not install $$package: some tests will be skipped"; \
+	done; fi
 
 # torch first: optimum alone would take the newest build, with gigabytes for GPUs.
 $(OPTIMUM_ENV)/.installed: $(SETUP)

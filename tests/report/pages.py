@@ -112,12 +112,14 @@ def full_row(
     depth: bool = False,
     warnings: tuple[str, ...] = (),
     seed: int = 0,
+    steps: int = 32,
+    recorded: bool = True,
 ) -> Row:
     """A row in which nothing is missing."""
     chance = random.Random(seed)
     turns = []
     for number in range(rounds):
-        samples = [request(number, chance, speed=speed) for _ in range(each)]
+        samples = [request(number, chance, speed=speed, steps=steps) for _ in range(each)]
         if depth:
             samples = [
                 replace(
@@ -131,7 +133,8 @@ def full_row(
             ]
         memory = Memory(120 * speed + number, 110 * speed, 60 * speed, 50 * speed)
         turns.append(turn(number, samples, memory=memory))
-    return put_together(turns, what or configuration(), operators(), warnings)
+    records = operators() if recorded else None
+    return put_together(turns, what or configuration(), records, warnings)
 
 
 def put_together(
@@ -219,9 +222,12 @@ def hostile() -> Profile:
             rounds=2,
             each=2,
             warnings=(name,),
+            recorded=False,
         )
         for name in HOSTILE
     ]
+    named = tuple(Operator(name, "step", name, 1, 0.5) for name in HOSTILE)
+    rows[0] = replace(rows[0], operators=Operators(30.0, 3, named, named, None))
     rows = [
         replace(one, missing={**one.missing, name: name})
         for one, name in zip(rows, HOSTILE, strict=True)
@@ -241,9 +247,11 @@ def sweep() -> Profile:
         full_row(
             configuration(threads=threads, batch=batch, source_tokens=source),
             speed=batch**0.5 * source / 64 / threads**0.5,
-            rounds=3,
+            rounds=2,
             each=2,
             seed=seed,
+            steps=8,
+            recorded=seed < 3,
         )
         for seed, (source, batch, threads) in enumerate(
             (source, batch, threads)
