@@ -31,13 +31,9 @@ def span_events(spans: Iterable[Span], *, pid: int, tid: int, zero: float) -> li
         tid: and of the thread that they are shown as.
         zero: what ``ts`` counts from, of `time.perf_counter`; no span begins before.
     """
-    found, steps, edge = [], 0, 0
+    found, steps = [], 0
     for span in spans:
         begin, end = _nanoseconds(span.begin, zero), _nanoseconds(span.begin + span.seconds, zero)
-        if span.kind == "phase":
-            # The sum may have been rounded to a nanosecond after the next phase began.
-            begin = max(begin, edge)
-            edge = end = max(begin, end)
         args: Event = {}
         if span.kind == "phase" and span.name in {"first step", "step"}:
             steps = steps + 1 if span.name == "step" else 0

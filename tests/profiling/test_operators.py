@@ -206,6 +206,27 @@ def test_sums_by_phase() -> None:
 
 
 @pytest.mark.parametrize(
+    ("nodes", "ms"),
+    [
+        (["decoder.0.cross_attn.kv", "decoder.1.cross_attn.k", "decoder.1.cross_attn.v"], 0.03),
+        (["decoder.0.cross_attn.kv", "decoder.1.cross_attn.k"], None),
+        (["decoder.0.cross_attn.kv", "decoder.0.cross_attn.kv"], None),
+    ],
+)
+def test_projections_of_all_layers_or_nothing(nodes: list[str], ms: float | None) -> None:
+    request = [
+        Span("phase", "encode", 0, 1),
+        Span("phase", "first step", 1, 1),
+        Span("request", "request", 0, 2),
+    ]
+    made = tuple(Node(name, "MatMul", "", 0, 10) for name in nodes)
+    # What a decoder would compute under such a name is no part of it.
+    pairs = [(seen(0.2, "encoder"), Run(0, 30, made)), (seen(1.2), Run(0, 30, made))]
+    found = sum_up(request, pairs, decoder_layers=2).cross_kv_ms
+    assert found == (None if ms is None else pytest.approx(ms))
+
+
+@pytest.mark.parametrize(
     ("node", "part"),
     [
         ("decoder.11.self_attn.qkv", "decoder.11.self_attn"),

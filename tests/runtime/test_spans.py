@@ -152,11 +152,12 @@ def test_batches_and_beams(whole: Generator) -> None:
     assert sum(phase.seconds for phase in phases) <= request.seconds
 
 
-def test_who_takes_a_stream_may_take_time(whole: Generator) -> None:
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_who_takes_a_stream_may_take_time(whole: Generator, tokens: int) -> None:
     whole.spans.on = True
     whole.spans.take()
     waited = 0.0
-    for _ in whole.stream("model", num_beams=1):
+    for _ in whole.stream("model", num_beams=1, max_new_tokens=tokens):
         began = perf_counter()
         while perf_counter() < began + 0.01:
             pass
