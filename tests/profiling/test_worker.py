@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from tests.profiling.plans import job, row, text_row
 from edgedec.errors import BundleError, InputError
 from edgedec.export import export_checkpoint
 from edgedec.runtime.bundle import open_bundle
+from edgedec.runtime.generator import Generator, Result
 from edgedec.runtime.profiling.metrics import tokens_per_s, tpot_ms, ttft_ms
 from edgedec.runtime.profiling.plan import Job
 from edgedec.runtime.profiling.record import Configuration, Sample, Turn
@@ -227,6 +229,23 @@ def test_bundles_are_opened_once(g2p: str) -> None:
     assert first.load_ms == again.load_ms
     # Their processes had other work before.
     assert (again.start_ms, again.imports_ms, again.memory) == (None, None, None)
+
+
+def test_the_first_token_and_warming_up_do_not_count(
+    g2p: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    generate = Generator.generate
+
+    def listen(self: Generator, inputs: list[list[int]], **options: Any) -> list[Result]:
+        asked.append((inputs, options["max_new_tokens"]))
+        return generate(self, inputs, **options)
+
+    monkeypatch.setattr(Generator, "generate", listen)
+    found = samples(g2p, row(new=8), repetitions=2, warmup=3)
+    assert [limit for _, limit in asked] == [1, 8, 8, 8, 8, 8]
+    assert [inputs for inputs, _ in asked[4:]] == [inputs for inputs, _ in asked[1:3]]
+    assert len(found) == 2
 
 
 def test_the_same_requests_for_the_same_seed_and_number(g2p: str) -> None:
