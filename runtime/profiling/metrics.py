@@ -163,7 +163,7 @@ def _cross_kv(context: Context, _: Context) -> float | None:
 
 def _bytes_per_weight(context: Context, _: Context) -> float | None:
     facts = context.facts
-    return None if facts is None else facts.weight_bytes / facts.parameters
+    return None if facts is None or not facts.parameters else facts.weight_bytes / facts.parameters
 
 
 def _read_mb(sample: Sample, context: Context) -> float | None:
