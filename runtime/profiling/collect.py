@@ -80,7 +80,7 @@ def _row(
         if values:
             continue
         if turns:
-            missing[name] = metric.reason
+            missing[name] = metric.why(environment)
         else:
             missing[name] = "the row failed" if error else "the sweep was interrupted before"
     return Row(

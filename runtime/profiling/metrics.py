@@ -49,6 +49,7 @@ class Metric:
         per: what it has a value for: each ``sample``, each ``turn``, or the ``row`` as a whole.
         value: of such a sample, turn, or (``row``) the context itself; None if unmeasured.
         reason: why there may be no value, as in ``null: reason``.
+        known: a better reason, of a machine that knows one.
     """
 
     name: str
@@ -57,6 +58,11 @@ class Metric:
     per: Literal["sample", "turn", "row"]
     value: Callable[[Any, Context], float | None]
     reason: str
+    known: Callable[[Environment], str | None] = lambda _: None
+
+    def why(self, environment: Environment) -> str:
+        """Why there is no value."""
+        return self.known(environment) or self.reason
 
     def values(self, context: Context) -> list[float]:
         """Those that there are."""
@@ -203,10 +209,9 @@ _WARM = "no process is known to have started with the bundle's files in memory"
 _PROCESS = "no turn had a process of its own (--in-process)"
 _SYSTEM = "the system does not tell, or no turn had a process of its own (--in-process)"
 _FACTS = "the bundle could not be read, or it is a baseline"
-_READ = "what a token reads is not known of this bundle, or there was no token after the first"
+_READ = "not known of this bundle, of policies that draft, or there was no token after the first"
 _ROOF = "what a token reads, or the bandwidth of memory, is not known"
 _DRAFTS = "the depth policy drafted nothing"
-_POWER = "the processor's energy counters (RAPL) cannot be read here"
 
 
 def _sample(
@@ -255,7 +260,15 @@ _ALL = (
     _sample("bandwidth_fraction", "", _bandwidth, _ROOF, None),
     _sample("mean_layers", "layers", _field("mean_layers"), _STEPS, None),
     _sample("acceptance", "", _acceptance, _DRAFTS, "more"),
-    _sample("energy_mj_per_token", "mJ", _energy, _POWER),
+    Metric(
+        "energy_mj_per_token",
+        "mJ",
+        "less",
+        "sample",
+        _energy,
+        "the processor's energy counters (RAPL) cannot be read here",
+        lambda environment: environment.energy_missing,
+    ),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 """All of them, in the order in which reports show them."""

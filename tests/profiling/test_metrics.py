@@ -227,6 +227,16 @@ def test_a_profile_of_what_happened(tmp_path: Path) -> None:
         assert set(METRICS) - {COMPONENT} <= set(one.metrics)
 
 
+def test_the_machine_says_why_energy_is_missing() -> None:
+    metric = METRICS["energy_mj_per_token"]
+    assert "cannot be read" in metric.why(replace(profiles.ENVIRONMENT, energy_missing=None))
+    told = replace(profiles.ENVIRONMENT, energy_missing="only root may read it")
+    sample = replace(SAMPLE, energy_j=None)
+    events = [Measured(0, turn=turn(0, sample))]
+    (found,) = collect(plan({"g2p": "a"}, [row()]), told, {}, events, complete=True).rows
+    assert found.missing["energy_mj_per_token"] == "only root may read it"
+
+
 def test_every_metric_is_documented(root: Path) -> None:
     text = (root / "docs" / "metrics.md").read_text(encoding="utf-8")
     parts = re.split(r"^### (.*)$", text, flags=re.MULTILINE)
