@@ -75,7 +75,7 @@ figcaption { max-width: 46rem; margin-bottom: .4rem }
 .plot .grid { stroke: var(--line); stroke-width: 1; stroke-dasharray: 2 3 }
 .plot .faint { stroke-width: 1; opacity: .3 }
 .plot .bold { stroke-width: 2.25 }
-.plot .dots { stroke-width: 3; stroke-linecap: round; opacity: .35 }
+.plot .dots { stroke-width: 4; stroke-linecap: round; opacity: .4 }
 .plot .y, .plot .x { position: relative }
 .plot .x { grid-column: 2; height: 1.4rem; margin-right: 1rem; width: 100% }
 .plot .y span { position: absolute; right: .4rem; transform: translateY(50%) }
@@ -84,6 +84,8 @@ figcaption { max-width: 46rem; margin-bottom: .4rem }
 details { border: 1px solid var(--line); border-radius: .5rem; margin: .75rem 0;
   padding: 0 .8rem }
 details[open] { padding-bottom: .5rem }
+details > :last-child { margin-bottom: .25rem }
+summary + figure { margin-top: 0 }
 summary { cursor: pointer; padding: .6rem 0; font-weight: 600; overflow-wrap: anywhere }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px }
 .terms { columns: 24rem 2; column-gap: 2rem; font-size: .875rem; margin: 0 }

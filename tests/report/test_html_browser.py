@@ -196,8 +196,8 @@ def test_a_comparison_with_an_earlier_profile(browser: Browser, tmp_path: Path) 
     table = shown.page.locator("table.earlier tbody")
     for change in (change for _, change in comparison.changes):
         line = table.locator("tr").filter(has_text=change.metric)
-        assert line.locator("td").last.inner_text().startswith(change.verdict)
-        ratio = line.locator("data").last
+        assert line.locator("td").nth(1).inner_text().startswith(change.verdict)
+        ratio = line.locator("data").first
         assert float(ratio.get_attribute("value") or "nan") == change.ratio.median
     check(shown, now)
 

@@ -22,6 +22,8 @@ CHARTS = {
     "tokens_per_s": "Steady speed, medians: more is better",
     "peak_rss_mb": "Peak memory of the process, medians",
 }
+WORTH = 1.02
+"""Ratios closer to 1 get no colour, however certain they are."""
 UNFOLDED = 8
 """With more rows than this, only the first chart is seen at once."""
 
@@ -124,7 +126,7 @@ def _chart(rows: Sequence[Shown], metric: str, words: str, beside: dict[int, Bes
 
 
 def _ratio(ratio: Ratio, row: int, metric: str, reference: str) -> Html:
-    kind = "good" if ratio.low > 1 else "bad" if ratio.high < 1 else "muted"
+    kind = "good" if ratio.low > WORTH else "bad" if ratio.high < 1 / WORTH else "muted"
     kind = kind if ratio.trusted else "muted"
     between = f" ({number(ratio.low)}\N{EN DASH}{number(ratio.high)})"
     what = "as small" if metric == MEMORY else "as fast"

@@ -20,7 +20,7 @@ def depth(rows: Sequence[Shown]) -> Section:
     return Section(
         "depth",
         "Depth policies",
-        per_row(some, _depth),
+        per_row(some, _depth, of=rows),
         "all rows ran at full depth: --depth names a policy.",
     )
 

@@ -11,7 +11,7 @@ from edgedec.runtime.report.sections.section import Section
 
 REASONS = {"noise": "too much noise", "few rounds": "too few rounds", "machine": "another machine"}
 VERDICTS = {"slower": "bad", "faster": "good", "undecided": "warn", "same": ""}
-HEAD = ("Configuration", "Metric", "Before", "Now", "Ratio", "Verdict")
+HEAD = ("Configuration", "Metric", "Verdict", "Ratio", "Before", "Now")
 
 
 def earlier(comparison: Comparison | None, rows: list[Shown]) -> Section:
@@ -52,12 +52,12 @@ def _line(name: str, change: Change) -> Html:
         "tr",
         element("th", name, scope="row"),
         element("td", change.metric),
-        element("td", element("data", number(change.old), value=change.old), f" {unit}"),
-        element("td", element("data", number(change.new), value=change.new), f" {unit}"),
+        element("td", verdict, class_=f"text {VERDICTS[change.verdict]}".strip()),
         element(
             "td",
             element("data", f"{ratio.median:.3f}", value=ratio.median),
             f" ({ratio.low:.3f}\N{EN DASH}{ratio.high:.3f})",
         ),
-        element("td", verdict, class_=f"text {VERDICTS[change.verdict]}".strip()),
+        element("td", element("data", number(change.old), value=change.old), f" {unit}"),
+        element("td", element("data", number(change.new), value=change.new), f" {unit}"),
     )

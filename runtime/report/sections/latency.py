@@ -68,7 +68,7 @@ def latency(rows: Sequence[Shown]) -> Section:
         used = {name for _, sample in told for name, _ in phases(sample)}
         key = legend([(name, colour) for name, colour in PHASES.items() if name in used])
         parts.append(_beside(told, key))
-    parts += per_row([one for one, _ in told], _waterfall)
+    parts += per_row([one for one, _ in told], _waterfall, of=rows)
     return Section("latency", "Where the time goes", parts, "no request was measured.")
 
 

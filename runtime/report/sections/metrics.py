@@ -26,7 +26,9 @@ STATS = {
 def metrics(rows: Sequence[Shown]) -> Section:
     """A table for each row."""
     some = [one for one in rows if any(one.row.metrics.values())]
-    return Section("figures", "All figures", per_row(some, _table, few=1), "no row was measured.")
+    return Section(
+        "figures", "All figures", per_row(some, _table, of=rows, few=1), "no row was measured."
+    )
 
 
 def _table(one: Shown) -> list[Html]:

@@ -15,6 +15,7 @@ from edgedec.runtime.report.sections.section import Section, folded, per_row
 
 LAYER = re.compile(r"(.*\.\d+)\.(.+)")
 """A layer, and a part of it."""
+STACKS = ("encoder", "decoder")
 WHOLE = "whole"
 """The part of what has none."""
 MOST_TYPES = 10
@@ -25,12 +26,14 @@ ABSENT = "operators were not recorded: --ops runs every row once more with recor
 
 def layers(rows: Sequence[Shown]) -> Section:
     """A bar for each layer, divided into its parts; encoder, first and further steps apart."""
-    return Section("layers", "Layers", per_row(_recorded(rows), _layers, few=1), ABSENT)
+    return Section("layers", "Layers", per_row(_recorded(rows), _layers, of=rows, few=1), ABSENT)
 
 
 def types(rows: Sequence[Shown]) -> Section:
     """A bar for each type of operators, and all figures."""
-    return Section("operators", "Operator types", per_row(_recorded(rows), _types, few=1), ABSENT)
+    return Section(
+        "operators", "Operator types", per_row(_recorded(rows), _types, of=rows, few=1), ABSENT
+    )
 
 
 def _recorded(rows: Sequence[Shown]) -> list[Shown]:
@@ -40,8 +43,9 @@ def _recorded(rows: Sequence[Shown]) -> list[Shown]:
 def _layers(one: Shown) -> list[Html]:
     recorded = one.row.operators
     assert recorded is not None
-    parts = list(dict.fromkeys(_split(found.name)[1] for found in recorded.by_layer))
-    colours = {part: number_ for number_, part in enumerate(parts)}
+    parts = {_split(found.name)[1]: None for found in recorded.by_layer}
+    inside = [part for part in parts if part != WHOLE]
+    colours = {part: number_ for number_, part in enumerate([*inside, WHOLE]) if part in parts}
     charts = [
         _layer_chart(one.index, phase, found, recorded, colours)
         for phase, found in _by_phase(recorded.by_layer)
@@ -53,9 +57,7 @@ def _layers(one: Shown) -> list[Html]:
 
 def _about(recorded: Operators, one: Shown) -> Html:
     middle = one.middle
-    against = (
-        "" if middle is None else f"; the median request without them takes {number(middle.e2e_ms)}"
-    )
+    against = "" if middle is None else f"; without them, {number(middle.e2e_ms)} ms"
     cross = []
     if recorded.cross_kv_ms is not None:
         cross = [
@@ -65,9 +67,10 @@ def _about(recorded: Operators, one: Shown) -> Html:
         ]
     return element(
         "p",
-        "One request, run apart with records of every operator, which take time themselves: ",
+        "One request, run apart with records of every operator. They take time themselves, so that "
+        "shares tell more than times: ",
         figure(recorded.e2e_ms, one.index, "operators[e2e_ms]"),
-        f" ms{against}.",
+        f" ms with them{against}.",
         *cross,
     )
 
@@ -102,21 +105,30 @@ def _layer_chart(
         layer, part = _split(one.name)
         parts = found.setdefault(layer, {})
         parts[part] = parts.get(part, 0.0) + one.ms / per
+    totals = {layer: sum(parts.values()) for layer, parts in found.items()}
+    total = sum(totals.values())
     bars = [
         Bar(
             layer,
-            [Segment(part, value, colours[part], part) for part, value in parts.items()],
-            join([figure(sum(parts.values()), row, f"layer[{phase}][{layer}]"), " ms"]),
+            [Segment(part, value, colours[part], part) for part, value in found[layer].items()],
+            _shown(totals[layer], total, row, f"layer[{phase}][{layer}]"),
             row,
         )
-        for layer, parts in found.items()
+        for layer in sorted(found, key=_place)
     ]
-    return chart(bars, _caption(phase, sum(bar_sum(bar) for bar in bars)), "ms")
+    return chart(bars, _caption(phase, total), "ms")
 
 
-def bar_sum(bar: Bar) -> float:
-    """The length of a bar."""
-    return sum(segment.value for segment in bar.segments)
+def _place(layer: str) -> tuple[int, int, int, str]:
+    """Encoder before decoder, and embeddings, layers, the rest of each."""
+    stack, _, name = layer.partition(".")
+    known = STACKS.index(stack) if stack in STACKS else len(STACKS)
+    number_ = int(name) if name.isdecimal() else -1
+    return known, 0 if name == "embed" else 1 if number_ >= 0 else 2, number_, layer
+
+
+def _shown(value: float, total: float, row: int, metric: str) -> Html:
+    return join([figure(value, row, metric), f" ms, {value / total:.1%}" if total else " ms"])
 
 
 def _caption(phase: str, total: float) -> str:
@@ -148,12 +160,7 @@ def _type_chart(row: int, phase: str, operators: Sequence[Operator], recorded: O
         Bar(
             name,
             [Segment(name, value, list(PHASES).index(phase) if phase in PHASES else 3, name)],
-            join(
-                [
-                    figure(value, row, f"type[{phase}][{name}]"),
-                    f" ms, {value / total:.1%}" if total else " ms",
-                ]
-            ),
+            _shown(value, total, row, f"type[{phase}][{name}]"),
             row,
         )
         for name, value in shown

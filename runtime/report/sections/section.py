@@ -30,11 +30,22 @@ class Section:
 
 
 def per_row(
-    rows: Sequence[Shown], draw: Callable[[Shown], Sequence[Html]], *, few: int = FEW
+    rows: Sequence[Shown],
+    draw: Callable[[Shown], Sequence[Html]],
+    *,
+    of: Sequence[Shown],
+    few: int = FEW,
 ) -> list[Html]:
-    """The same for every row: as it is for a single one, else to be folded and unfolded."""
+    """The same for every row: as it is on a page with one row, else under its name.
+
+    Args:
+        rows: to be drawn.
+        draw: makes the parts of one, or none.
+        of: all rows of the page.
+        few: as many are unfolded at first; of more, only the first.
+    """
     drawn = [(row, parts) for row in rows if (parts := draw(row))]
-    if len(rows) == 1:
+    if len(of) == 1:
         return [part for _, parts in drawn for part in parts]
     return [
         folded(row.name, parts, unfolded=position == 0 or len(rows) <= few)

@@ -34,7 +34,7 @@ def tokens(rows: Sequence[Shown]) -> Section:
         several = len(some) > len(group)
         name = f"Rows {group[0].index + 1} to {group[-1].index + 1}"
         parts += [folded(name, drawn, unfolded=position == 0)] if several else drawn
-    parts += per_row(some, _intervals)
+    parts += per_row(some, _intervals, of=rows)
     return Section("tokens", "Token by token", parts, "no request told when its tokens came.")
 
 
