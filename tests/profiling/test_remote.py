@@ -323,7 +323,7 @@ def test_a_home_in_the_name_of_python(
         ("true", DeviceError, r"does not answer\."),
         ("sh -c 'echo went wrong >&2; exit 255'", DeviceError, 'message: "went wrong"'),
         ("sh -c 'echo went wrong; exit 255'", DeviceError, 'message: "went wrong"'),
-        ("script -qec", DeviceError, r"is given a terminal.*ssh -T"),
+        ("script -qe /dev/null -c", DeviceError, r"is given a terminal.*ssh -T"),
     ],
 )
 def test_prefixes_that_lead_nowhere(
