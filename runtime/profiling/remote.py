@@ -57,7 +57,7 @@ PROBLEMS = {
     ),
     "no-python": (
         "has no {python}: install Python 3.10 or newer and edgedec {version} there, or name its "
-        "Python; a device without Python cannot be profiled yet"
+        "Python with --remote-python; a device without Python cannot be profiled yet"
     ),
     "no-edgedec": (
         "has no edgedec for its {python}: install the version that is here "
@@ -258,7 +258,7 @@ def _check(answer: str, python: str, ours: str) -> None:
     if word == "python" and _number(found) < (3, 10):
         raise DeviceError(
             f"the device's {python} is Python {found}, edgedec needs 3.10 or newer: name another "
-            "one that is installed there."
+            "one that is installed there with --remote-python."
         )
     if word == "edgedec" and found != ours:
         raise DeviceError(
