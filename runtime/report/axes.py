@@ -153,7 +153,8 @@ def _tick(value: float, among: Sequence[float]) -> str:
 
 
 def _path(points: Sequence[Point], x: Axis, y: Axis) -> str:
-    return "M" + "L".join(f"{_along(x, a)} {_down(y, b)}" for a, b in points)
+    path = "M" + "L".join(f"{_along(x, a)} {_down(y, b)}" for a, b in points)
+    return path if len(points) > 1 else f"{path}h0"
 
 
 def _along(x: Axis, value: float) -> str:

@@ -71,11 +71,12 @@ figcaption { max-width: 46rem; margin-bottom: .4rem }
 .plot .label.below { text-align: center; padding: 0 }
 .plot .area { height: 15rem; border: solid var(--line); border-width: 0 0 1px 1px }
 .plot svg { width: 100%; height: 100%; max-width: none; overflow: visible }
-.plot path { fill: none; vector-effect: non-scaling-stroke; stroke-linejoin: round }
+.plot path { fill: none; vector-effect: non-scaling-stroke; stroke-linejoin: round;
+  stroke-linecap: round }
 .plot .grid { stroke: var(--line); stroke-width: 1; stroke-dasharray: 2 3 }
 .plot .faint { stroke-width: 1; opacity: .3 }
 .plot .bold { stroke-width: 2.25 }
-.plot .dots { stroke-width: 4; stroke-linecap: round; opacity: .4 }
+.plot .dots { stroke-width: 4; opacity: .4 }
 .plot .y, .plot .x { position: relative }
 .plot .x { grid-column: 2; height: 1.4rem; margin-right: 1rem; width: 100% }
 .plot .y span { position: absolute; right: .4rem; transform: translateY(50%) }

@@ -181,6 +181,17 @@ def single() -> Profile:
     return profile(full_row(rounds=5, each=6))
 
 
+def texts() -> Profile:
+    """Outputs of all lengths, as real texts have them; one of a single token."""
+    chance = random.Random(3)
+    turns = [
+        turn(number, [request(number, chance, steps=steps) for steps in (1, 9, 4 + number)])
+        for number in range(3)
+    ]
+    what = replace(configuration(), text="words.txt", source_tokens=None, new_tokens=None)
+    return profile(put_together(turns, what))
+
+
 def minimal() -> Profile:
     """One request of one token, in a process that had other work."""
     only = Sample(0, 1, 3, 1, 1.25, (1.25,))
@@ -272,6 +283,7 @@ def compared() -> tuple[Profile, Comparison]:
 PROFILES: dict[str, Callable[[], Profile]] = {
     "everything": everything,
     "single": single,
+    "texts": texts,
     "minimal": minimal,
     "interrupted": interrupted,
     "all-failed": all_failed,

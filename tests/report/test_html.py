@@ -216,6 +216,17 @@ def test_every_metric_is_defined() -> None:
     assert definition("future_ms") is None
 
 
+@pytest.mark.parametrize("name", ["single", "texts"])
+def test_time_runs_forwards(name: str) -> None:
+    section = parse(pages.written(name)).find(".//section[@id='tokens']")
+    assert section is not None
+    lines = [path.attrib["d"] for path in section.iter("path") if path.attrib["class"] == "bold"]
+    for line in lines:
+        across = [float(point.split()[0]) for point in line[1:].split("L")]
+        assert across == sorted(across)
+    assert len(lines) == 2
+
+
 def test_phases_add_up() -> None:
     samples = [
         sample

@@ -49,7 +49,12 @@ def configurations(profile: Profile, rows: Sequence[Shown]) -> Section:
         beside = _beside(profile, some)
         if beside:
             parts.append(_explained(beside))
-        for number_, (metric, words) in enumerate(CHARTS.items()):
+        charted = {
+            metric: words
+            for metric, words in CHARTS.items()
+            if any(one.value(metric) is not None for one in some)
+        }
+        for number_, (metric, words) in enumerate(charted.items()):
             drawn = _chart(some, metric, words, beside)
             if len(some) > UNFOLDED:
                 drawn = folded(words, [drawn], unfolded=number_ == 0)

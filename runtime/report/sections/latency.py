@@ -113,7 +113,7 @@ def _inside(sample: Sample, steps: float, at: float, row: int) -> list[Bar]:
         if value
     ]
     rest = steps - sum(value for _, value in inside)
-    if inside and rest > REST * sample.e2e_ms:
+    if inside:
         inside.append(("around the graphs", rest))
     return [
         Bar(
@@ -125,7 +125,7 @@ def _inside(sample: Sample, steps: float, at: float, row: int) -> list[Bar]:
             inner=True,
         )
         for name, value in inside
-        if value
+        if value > REST * sample.e2e_ms
     ]
 
 
@@ -175,13 +175,8 @@ def _starts(one: Shown) -> list[Bar]:
         summary = one.row.metrics.get(metric) if cache else None
         shown: str = f"{number(start)} ms"
         if summary is not None:
-            shown = join(
-                [
-                    "median ",
-                    figure(summary.p50, one.index, metric, "p50"),
-                    f" ms of {summary.n:,} start{'' if summary.n == 1 else 's'}",
-                ]
-            )
+            of = "1 start" if summary.n == 1 else f"{summary.n:,} starts, median"
+            shown = join([figure(summary.p50, one.index, metric, "p50"), f" ms ({of})"])
         bars.append(Bar(f"{one.name}, {words}", _start(turn, start), shown, one.index))
     return bars
 

@@ -43,18 +43,28 @@ def _timeline(group: Sequence[Shown]) -> Html:
     for one in group:
         samples = [sample for sample in one.samples if sample.token_ms]
         faint = [_points(sample.token_ms) for sample in _some(samples, MOST_LINES)]
-        middle = _medians([sample.token_ms for sample in samples])
+        middle = _usual(one, samples)
         series.append(Series(one.name, one.colour, [_points(middle)], faint))
-        ends += [line[-1][0] for line in faint] + middle[-1:]
-        most += [line[-1][1] for line in faint]
+        ends += [*(line[-1][0] for line in faint), middle[-1]]
+        most += [*(line[-1][1] for line in faint), len(middle)]
         told.append(
             f"{one.name}: first token after {number(middle[0])} ms, "
             f"token {len(middle):,} after {number(middle[-1])} ms"
         )
-    caption = "When each token came. Bold: medians; thin: single requests."
+    caption = (
+        "When each token came. Thin: single requests; bold: medians, or, where requests have "
+        "different lengths, the one in the middle."
+    )
     x, y = from_zero("ms since the request", ends), Axis("tokens", 0.0, max(most))
     key = names(group)
     return plot(series, x, y, caption, f"Token timeline. {'; '.join(told)}.", key=key)
+
+
+def _usual(one: Shown, samples: Sequence[Sample]) -> Sequence[float]:
+    """Times of all tokens; medians over different requests could run backwards."""
+    if len({len(sample.token_ms) for sample in samples}) == 1 or one.middle is None:
+        return _medians([sample.token_ms for sample in samples])
+    return one.middle.token_ms or samples[0].token_ms
 
 
 def _intervals(one: Shown) -> list[Html]:
