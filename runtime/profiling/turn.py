@@ -89,9 +89,10 @@ def measure_turn(kept: dict[Key, Opened], start: Start, job: Job) -> Turn:
     from edgedec.runtime.profiling.memory import process_memory
 
     energy = Energy.open()
-    for number in range(job.warmup):
-        _request(generator, policy, requests, number % max(job.repetitions, 1), None)
+    # Warming up included: what the system counts is too coarse for a single short request.
     with Watch() as watch:
+        for number in range(job.warmup):
+            _request(generator, policy, requests, number % max(job.repetitions, 1), None)
         samples = tuple(
             _request(generator, policy, requests, number, energy)
             for number in range(job.repetitions)

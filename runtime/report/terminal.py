@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import wrap
 
-from edgedec.cli.terminal.table import columns as aligned
+from edgedec.runtime.report.columns import columns as aligned
 from edgedec.runtime.report.table import Column, Table
 
 GAP = 2

@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 
 FORBIDDEN = {
-    "runtime": ("edgedec.export", "edgedec.quantize", "huggingface_hub", "onnxscript", "onnx_ir"),
-    "devices": ("edgedec.export", "huggingface_hub"),
+    "runtime": (
+        "edgedec.export",
+        "edgedec.quantize",
+        "edgedec.study",
+        "edgedec.cli",
+        "huggingface_hub",
+        "onnxscript",
+        "onnx_ir",
+    ),
+    "devices": ("edgedec.export", "edgedec.cli", "huggingface_hub"),
     "quantize": ("edgedec.export", "edgedec.devices", "edgedec.cli", "huggingface_hub"),
     "kernels": ("edgedec.export", "edgedec.runtime", "huggingface_hub"),
     "export": ("edgedec.cli",),
@@ -38,9 +46,10 @@ def test_no_import_against_the_direction(root: Path, folder: str) -> None:
 
 
 # The files that may know a package that is no requirement of the base install.
+PEERS = {f"runtime/profiling/peers/{name}.py" for name in ("checkpoint", "transformers")}
 OPTIONAL = {
-    "torch": {"export/checkpoint.py", "export/optimum.py"},
-    "transformers": {"export/optimum.py"},
+    "torch": {"export/checkpoint.py", "export/optimum.py", *PEERS},
+    "transformers": {"export/optimum.py", *PEERS},
     "optimum": {"export/optimum.py"},
     "matplotlib": {"quantize/reporting/plots.py"},
     "jiwer": {"export/evaluate.py"},

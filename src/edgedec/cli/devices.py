@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgedec.cli.terminal.logs import verbosity
-from edgedec.cli.terminal.table import columns
+from edgedec.runtime.report.columns import columns
 
 if TYPE_CHECKING:
     from edgedec.devices.report import DeviceReport

@@ -12,8 +12,8 @@ import click
 
 from edgedec.cli.terminal.logs import note, verbosity
 from edgedec.cli.terminal.sizes import human_bytes
-from edgedec.cli.terminal.table import columns
 from edgedec.errors import BundleError, CheckFailedError, InputError
+from edgedec.runtime.report.columns import columns
 
 if TYPE_CHECKING:
     from edgedec.runtime.generation import GenerationConfig

@@ -16,8 +16,8 @@ from edgedec.cli.terminal.checkpoint import checkpoint_options
 from edgedec.cli.terminal.logs import note, verbosity
 from edgedec.cli.terminal.progress import Bar
 from edgedec.cli.terminal.sizes import folder_bytes, human_bytes, model_bytes
-from edgedec.cli.terminal.table import columns
 from edgedec.errors import InputError
+from edgedec.runtime.report.columns import columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -73,7 +73,7 @@ def render(study: Study, output: str) -> str:
 
 
 def _terminal(rows: Rows, left: int) -> str:
-    from edgedec.cli.terminal.table import columns
+    from edgedec.runtime.report.columns import columns
 
     return "\n".join(columns(rows, right=frozenset(range(left, len(rows[0])))))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgedec.cli.terminal.table import columns
+from edgedec.runtime.report.columns import columns
 
 if TYPE_CHECKING:
     from edgedec.export.depth_table import Measured

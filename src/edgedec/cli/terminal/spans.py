@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedec.cli.terminal.table import columns
 from edgedec.errors import InputError
+from edgedec.runtime.report.columns import columns
 
 if TYPE_CHECKING:
     from edgedec.runtime.generator import Generator, Input
