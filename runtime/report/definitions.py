@@ -4,14 +4,14 @@ from __future__ import annotations
 
 DEFINITIONS = {
     "tokenize_ms": "Text to tokens.",
-    "prepare_ms": "From the tokens to the first graph: batching, masks, caches.",
+    "prepare_ms": "Checking lengths, and setting up the search.",
     "encode_ms": "The encoder, once per request.",
     "cross_kv_ms": "Keys and values of the encoder's states for the decoder, in the run with "
     "records.",
     "first_step_ms": "The decoder's first step, up to its token.",
     "ttft_ms": "Time to first token: from the request to its first token.",
     "tpot_ms": "Time per output token: (end to end - TTFT) / (tokens - 1).",
-    "tokens_per_s": "Steady speed: tokens after the first of each input / the time of their steps.",
+    "tokens_per_s": "Steady speed: tokens of steps after the first / the time of these steps.",
     "inputs_per_s": "Inputs of a request / its time end to end.",
     "e2e_ms": "End to end: the whole request, text to text or tokens to tokens.",
     "load_ms": "Opening the bundle: reading, checking, sessions, tokenizer.",
@@ -25,9 +25,9 @@ DEFINITIONS = {
     "cache_mb": "Keys and values of the decoder's own tokens.",
     "cross_mb": "Keys and values of the encoder's states.",
     "bytes_per_weight": "Bytes of the graphs and their weights / number of weights.",
-    "read_mb_per_token": "Weights, keys and values that a step reads.",
+    "read_mb_per_token": "Weights, keys and values that are read for a token after the first.",
     "bandwidth_fraction": "Bytes read per second while decoding / measured memory bandwidth.",
-    "mean_layers": "Decoder layers that ran per token.",
+    "mean_layers": "Decoder layers that ran per token of steps after the first.",
     "acceptance": "Accepted / drafted tokens.",
     "energy_mj_per_token": "Energy of the processor's package per generated token.",
     "run_ms": "This graph, per step after the first.",

@@ -67,7 +67,9 @@ def _exits(one: Shown, exits: Counter[str]) -> Html:
         )
         for layer, count in sorted(exits.items(), key=_number)
     ]
-    return chart(bars, "The last layer of each token, over all requests.", "tokens")
+    return chart(
+        bars, "The last layer of each token of steps after the first, over all requests.", "tokens"
+    )
 
 
 def _number(item: tuple[str, int]) -> tuple[int, str]:

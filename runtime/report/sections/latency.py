@@ -175,8 +175,8 @@ def _starts(one: Shown) -> list[Bar]:
         summary = one.row.metrics.get(metric) if cache else None
         shown: str = f"{number(start)} ms"
         if summary is not None:
-            of = "1 start" if summary.n == 1 else f"{summary.n:,} starts, median"
-            shown = join([figure(summary.p50, one.index, metric, "p50"), f" ms ({of})"])
+            median_ = figure(summary.p50, one.index, metric, "p50")
+            shown = join([shown, f", median of {summary.n:,}: ", median_])
         bars.append(Bar(f"{one.name}, {words}", _start(turn, start), shown, one.index))
     return bars
 
