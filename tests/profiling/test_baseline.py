@@ -94,7 +94,7 @@ def check_times(turn: Turn, steps: int) -> None:
         assert sample.token_ms[0] > 0
         assert sample.token_ms[-1] <= sample.e2e_ms
         assert sample.steps is None
-        assert sample.encode_ms is None
+        assert {sample.tokenize_ms, sample.encode_ms, sample.detokenize_ms} == {None}
 
 
 def test_the_same_work_as_the_bundle_does(private_cache: Path) -> None:
@@ -109,8 +109,6 @@ def test_the_same_work_as_the_bundle_does(private_cache: Path) -> None:
     check_times(turn, 24)  # a word ends much earlier
     for sample in turn.samples:
         assert (sample.source_tokens, sample.new_tokens) == (2 * 5, 2 * 24)
-        assert sample.tokenize_ms is None
-        assert sample.detokenize_ms is not None
     assert turn.start_ms is not None
     assert turn.imports_ms is not None
     assert turn.start_ms > turn.imports_ms
@@ -127,8 +125,6 @@ def test_texts_of_different_lengths(private_cache: Path) -> None:
     for sample, result in zip(turn.samples, results, strict=True):
         assert sample.new_tokens == sum(len(one.tokens) for one in result)
         assert len(sample.token_ms) == max(len(one.tokens) for one in result)
-        assert sample.tokenize_ms is not None
-        assert sample.tokenize_ms < sample.token_ms[0]
     assert turn.samples[0].source_tokens == len("deployment") + len("cat") + 2
     assert not seen[2]["attention_mask"][1, -1]  # of the shorter word
     assert turn.start_ms is None

@@ -3,7 +3,7 @@
 ``python -m edgedec.runtime.profiling.peers.transformers`` is a worker as the one beside it
 (runtime/profiling/worker.py), but a job's folder is a checkpoint. Inputs, lengths, threads and
 what counts as a request are the same: text is tokenized and results are turned into text. Tokens
-are not compared: transformers 5 ties and scales the head of some T5 otherwise (docs/profile.md).
+are not compared: transformers 5 ties and scales the heads of T5 that were trained otherwise.
 """
 
 from __future__ import annotations
@@ -114,9 +114,7 @@ class Done:
     """A request that is over; times are of `time.perf_counter`."""
 
     began: float
-    tokenized: float
     tokens: tuple[float, ...]
-    generated: float
     ended: float
     source_tokens: int
     new_tokens: int
@@ -219,7 +217,6 @@ def _request(peer: Peer, requests: Requests, number: int, energy: Energy | None)
     joules = None if energy is None else energy.joules()
     done = _generate(peer, requests, number, requests.options)
     used = None if energy is None or joules is None else energy.joules() - joules
-    text = requests.job.configuration.source_tokens is None
     return Sample(
         round=requests.job.round,
         inputs=requests.job.configuration.batch,
@@ -227,8 +224,6 @@ def _request(peer: Peer, requests: Requests, number: int, energy: Energy | None)
         new_tokens=done.new_tokens,
         e2e_ms=_ms(done.ended - done.began),
         token_ms=tuple(_ms(token - done.began) for token in done.tokens),
-        tokenize_ms=_ms(done.tokenized - done.began) if text else None,
-        detokenize_ms=None if peer.tokenizer is None else _ms(done.ended - done.generated),
         energy_j=used,
     )
 
@@ -261,11 +256,9 @@ def _generate(peer: Peer, requests: Requests, number: int, options: dict[str, An
         else:
             ids = torch.tensor(inputs)
             batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        tokenized = time.perf_counter()
         found = peer.model.generate(**batch, **options, use_cache=True, stopping_criteria=[tick])
         prompt = 1 if peer.model.config.is_encoder_decoder else batch["input_ids"].shape[1]
         new = found[:, prompt:]
-        generated = time.perf_counter()
         if peer.tokenizer is not None:
             peer.tokenizer.batch_decode(new, skip_special_tokens=True)
         ended = time.perf_counter()
@@ -274,9 +267,7 @@ def _generate(peer: Peer, requests: Requests, number: int, options: dict[str, An
     ends = set(peer.settings.eos_token_ids) if text else set()
     return Done(
         began=began,
-        tokenized=tokenized,
         tokens=tuple(known),
-        generated=generated,
         ended=ended,
         source_tokens=int(batch["attention_mask"].sum()),
         new_tokens=sum(_length(row, ends) for row in new.tolist()),
