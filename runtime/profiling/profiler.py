@@ -43,10 +43,12 @@ class Outcome:
     Attributes:
         profile: complete or not.
         traces: row -> Chrome trace events of its request with records of operators.
+        error: what ended it early, such as a connection; None also after an interruption.
     """
 
     profile: Profile
     traces: dict[int, tuple[dict[str, object], ...]]
+    error: EdgedecError | None = None
 
 
 def here(plan: Plan, *, note: Callable[[str], None] | None = None) -> Site:
@@ -65,15 +67,18 @@ def facts_of(bundles: Mapping[str, str]) -> dict[str, BundleFacts]:
 
 
 def profile(plan: Plan, site: Site, *, progress: Callable[[int], None] | None = None) -> Outcome:
-    """Carry out a plan; KeyboardInterrupt ends it early, and what was measured is kept.
+    """Carry out a plan; what ends it early leaves what was measured.
 
     Args:
         plan: of the sweep.
         site: where.
         progress: is told how many turns are over.
+
+    Raises:
+        EdgedecError: it ended before anything was measured.
     """
     events: list[Measured] = []
-    complete = False
+    complete, failure = False, None
     try:
         # Closed at once when interrupted: no process may outlive this.
         with closing(site.events) as coming:  # type: ignore[type-var]  # generators can be closed
@@ -85,7 +90,12 @@ def profile(plan: Plan, site: Site, *, progress: Callable[[int], None] | None = 
         complete = True
     except KeyboardInterrupt:
         pass
+    except EdgedecError as error:
+        if not events:
+            raise
+        failure = error
     return Outcome(
         collect(plan, site.environment, site.facts, events, complete),
         {event.row: event.events for event in events if event.events},
+        failure,
     )

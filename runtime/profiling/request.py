@@ -106,9 +106,14 @@ def synthetic_ids(
     Args:
         count: how many.
         vocab_size: ids are below it.
-        special: ids to leave out; not all there are.
+        special: ids to leave out.
         key: seed, number of the request and of its row, which choose the ids alone.
+
+    Raises:
+        InputError: there are no others.
     """
+    if len({token for token in special if token < vocab_size}) == vocab_size:
+        raise InputError("all tokens of the model are special ones: give a text with -f.")
     # Not NumPy's: this one is imported anyway, and its numbers stay the same in all versions.
     draw = random.Random("-".join(map(str, key)))  # noqa: S311  # no secret
     ids: list[int] = []

@@ -222,3 +222,16 @@ def test_control_c_keeps_what_was_measured(tmp_path: Path) -> None:
     assert not profile.complete
     assert json.loads(stdout)["complete"] is False
     assert 2 <= len(profile.rows[0].turns) < 900
+
+
+def test_via_a_command(invoke: Invoke) -> None:
+    profile = profiled(invoke, "g2p", *QUICK, "--via", "sh -c", "--remote-python", sys.executable)
+    (row,) = profile["rows"]
+    assert row["metrics"]["e2e_ms"]["n"] == 2
+    assert len(row["turns"]) == 2
+
+
+def test_via_what_is_no_command(invoke: Invoke) -> None:
+    result = invoke("profile", "g2p", *QUICK, "--via", "no-such-command -x")
+    assert result.exit_code in {2, 3}
+    assert "no-such-command" in result.stderr

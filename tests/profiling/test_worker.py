@@ -282,3 +282,8 @@ def test_blank_lines_are_skipped_and_said() -> None:
     for nothing in ([], ["", "  "]):
         with pytest.raises(InputError, match="no line that is not empty"):
             usable_lines(nothing)
+
+
+def test_a_model_of_special_tokens_only_is_refused() -> None:
+    with pytest.raises(InputError, match="special"):
+        synthetic_ids(1, 3, {0, 1, 2, 9}, (0, 0, 0))

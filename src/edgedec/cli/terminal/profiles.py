@@ -146,7 +146,14 @@ def _with_baseline(
         raise InputError(f"--baseline {text!r}: give {BASELINE} or {BASELINE}=CHECKPOINT.")
     from edgedec.runtime.profiling.peers.transformers import resolve
 
-    labels = {label: f"{label} (transformers)" for label in folders}
+    # Bundles of one checkpoint share its rows.
+    labels: dict[str, str] = {}
+    checkpoints: dict[str, str] = {}
+    for label, folder in folders.items():
+        where = resolve(Path(folder), checkpoint or None)
+        known = {at: name for name, at in checkpoints.items()}
+        labels[label] = known.get(where, f"{label} (transformers)")
+        checkpoints[labels[label]] = where
     found: dict[Configuration, None] = {}
     for ours in configurations:
         theirs = replace(
@@ -157,10 +164,6 @@ def _with_baseline(
             program="transformers",
         )
         found |= {ours: None, theirs: None}
-    checkpoints = {
-        labels[label]: resolve(Path(folder), checkpoint or None)
-        for label, folder in folders.items()
-    }
     return {**folders, **checkpoints}, tuple(found)
 
 
@@ -175,7 +178,10 @@ def measure(plan: Plan, via: str | None, remote_python: str) -> Outcome:
         else:
             from edgedec.runtime.profiling import remote
 
-            site = remote.site(plan, via, remote_python, note=note)
+            def copied(done: int, total: int) -> None:
+                bar.update(0, f"copying {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+
+            site = remote.site(plan, via, remote_python, note=note, copied=copied)
         return profiler.profile(plan, site, progress=lambda done: bar.update(done, "measuring"))
 
 
@@ -204,6 +210,7 @@ def show(
 
     Raises:
         InputError: all rows failed, or a file cannot be written.
+        EdgedecError: what ended the measurement early.
     """
     from edgedec.runtime.profiling.comparison import compare
     from edgedec.runtime.profiling.record import dump_profile
@@ -234,6 +241,9 @@ def show(
         note(verdict(comparison))
     if not profile.complete:
         note("Interrupted: this is what was measured until then.")
+    if outcome.error is not None:
+        raise outcome.error
+    if not profile.complete:
         return INTERRUPTED
     # A check that compared nothing has not passed.
     slower = comparison is not None and (comparison.slower or not comparison.rows)
