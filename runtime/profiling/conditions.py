@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from edgedec.runtime.profiling.record import Conditions, Effort, Environment, Turn
 from edgedec.runtime.profiling.summary import percentile
@@ -30,7 +29,7 @@ STEADY = {"performance", "userspace"}
 
 
 class Watch:
-    """Watches the machine from entering the context on.
+    """Watches the machine from now on.
 
     Args:
         proc, sys: where the system tells.
@@ -39,18 +38,7 @@ class Watch:
     def __init__(self, proc: Path = PROC, sys: Path = SYS) -> None:
         self._proc = proc
         self._sys = sys
-
-    def __enter__(self) -> Watch:  # noqa: PYI034 - Self came with Python 3.11
-        self._began = _times(self._proc)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
+        self._began = _times(proc)
 
     def conditions(self) -> Conditions:
         """What went on since then."""

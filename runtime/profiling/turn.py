@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,31 +84,49 @@ def measure_turn(kept: dict[Key, Opened], start: Start, job: Job) -> Turn:
     requests = requests_of(job, manifest)
     first = _first_token(generator, policy, requests)
 
-    # From here on nothing is a part of the start.
+    def request(number: int, energy: Energy | None) -> Sample:
+        return _request(generator, policy, requests, number, energy)
+
+    return turn_of(job, start, kept[key].load_ms, first, request)
+
+
+def turn_of(
+    job: Job,
+    start: Start,
+    load_ms: float,
+    first: float,
+    request: Callable[[int, Energy | None], Sample],
+) -> Turn:
+    """Warm up, measure requests, and put together what this process saw.
+
+    Args:
+        job: to do.
+        start: of this process.
+        load_ms: that opening took.
+        first: when the first token was known, by `time.monotonic`.
+        request: makes the request of a number, whose energy is counted if that can be.
+    """
     from edgedec.runtime.profiling.conditions import Watch
     from edgedec.runtime.profiling.energy import Energy
     from edgedec.runtime.profiling.memory import process_memory
 
-    energy = Energy.open()
     # Warming up included: what the system counts is too coarse for a single short request.
-    with Watch() as watch:
-        for number in range(job.warmup):
-            _request(generator, policy, requests, number % max(job.repetitions, 1), None)
-        samples = tuple(
-            _request(generator, policy, requests, number, energy)
-            for number in range(job.repetitions)
-        )
-        memory = None if job.started is None else process_memory()
-        conditions = watch.conditions()
+    watch = Watch()
+    for number in range(job.warmup):
+        request(number % max(job.repetitions, 1), None)
+    energy = Energy.open()
+    samples = tuple(request(number, energy) for number in range(job.repetitions))
+    fresh = job.started is not None
+    since = job.started or 0.0
     return Turn(
         round=job.round,
         # The profiler's own modules are nobody's start.
-        start_ms=None if job.started is None else (first - job.started - start.own) * 1e3,
-        imports_ms=None if job.started is None else (start.imported - job.started) * 1e3,
-        load_ms=kept[key].load_ms,
+        start_ms=(first - since - start.own) * 1e3 if fresh else None,
+        imports_ms=(start.imported - since) * 1e3 if fresh else None,
+        load_ms=load_ms,
         file_cache=None,  # whoever started this process knows
-        memory=memory,
-        conditions=conditions,
+        memory=process_memory() if fresh else None,
+        conditions=watch.conditions(),
         samples=samples,
     )
 

@@ -34,10 +34,10 @@ def write_stat(proc: Path, **seconds: float) -> None:
 def watched(proc: Path, before: dict[str, float], after: dict[str, float]) -> Conditions:
     """Conditions of a process that idled meanwhile."""
     write_stat(proc, **before)
-    with Watch(proc, proc) as watch:
-        time.sleep(1.5 * conditions.SHORTEST)
-        write_stat(proc, **after)
-        return watch.conditions()
+    watch = Watch(proc, proc)
+    time.sleep(1.5 * conditions.SHORTEST)
+    write_stat(proc, **after)
+    return watch.conditions()
 
 
 def test_shares_are_of_all_cores_time(tmp_path: Path) -> None:
@@ -61,12 +61,12 @@ def test_interrupts_are_others_work_and_waiting_for_disks_is_not(tmp_path: Path)
 
 def test_our_own_work_is_taken_off(tmp_path: Path) -> None:
     write_stat(tmp_path)
-    with Watch(tmp_path, tmp_path) as watch:
-        began, first = time.process_time(), time.monotonic()
-        while time.process_time() - began < 0.1 or time.monotonic() - first < conditions.SHORTEST:
-            sum(range(1000))
-        write_stat(tmp_path, user=0.2, idle=0.8)
-        found = watch.conditions()
+    watch = Watch(tmp_path, tmp_path)
+    began, first = time.process_time(), time.monotonic()
+    while time.process_time() - began < 0.1 or time.monotonic() - first < conditions.SHORTEST:
+        sum(range(1000))
+    write_stat(tmp_path, user=0.2, idle=0.8)
+    found = watch.conditions()
     assert found.others is not None
     # others had the rest of the 0.2 s; we may have used a little more than 0.1
     assert found.others < 0.11
@@ -97,9 +97,9 @@ def test_shares_lie_between_0_and_1(
 def test_a_system_that_does_not_tell_is_none(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "stat").write_text(text)
-    with Watch(tmp_path, tmp_path) as watch:
-        time.sleep(1.5 * conditions.SHORTEST)
-        found = watch.conditions()
+    watch = Watch(tmp_path, tmp_path)
+    time.sleep(1.5 * conditions.SHORTEST)
+    found = watch.conditions()
     assert (found.others, found.stolen, found.clock_mhz) == (None, None, None)
     assert found.yardstick_ms > 0
 
@@ -107,9 +107,9 @@ def test_a_system_that_does_not_tell_is_none(tmp_path: Path, text: str | None) -
 def test_too_short_a_time_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conditions, "SHORTEST", 1000.0)
     write_stat(tmp_path)
-    with Watch(tmp_path, tmp_path) as watch:
-        write_stat(tmp_path, user=10.0, idle=10.0)
-        assert watch.conditions().others is None
+    watch = Watch(tmp_path, tmp_path)
+    write_stat(tmp_path, user=10.0, idle=10.0)
+    assert watch.conditions().others is None
 
 
 def test_the_clock_is_the_fastest_cores(tmp_path: Path) -> None:

@@ -134,10 +134,6 @@ def measure_turn(kept: dict[str, Peer], start: Start, job: Job) -> Turn:
     import torch
 
     from edgedec.devices.cpu import default_threads
-    from edgedec.runtime.profiling.conditions import Watch
-    from edgedec.runtime.profiling.energy import Energy
-    from edgedec.runtime.profiling.memory import process_memory
-    from edgedec.runtime.profiling.record import Turn
 
     torch.set_num_threads(job.configuration.threads or default_threads())
     if job.folder not in kept:
@@ -147,25 +143,10 @@ def measure_turn(kept: dict[str, Peer], start: Start, job: Job) -> Turn:
     first = _generate(peer, requests, 0, {"max_new_tokens": 1, "min_new_tokens": 0}).tokens[0]
     ahead = time.monotonic() - time.perf_counter()
 
-    for number in range(job.warmup):
-        _request(peer, requests, number % max(job.repetitions, 1), None)
-    energy = Energy.open()
-    with Watch() as watch:
-        samples = tuple(
-            _request(peer, requests, number, energy) for number in range(job.repetitions)
-        )
-        memory = None if job.started is None else process_memory()
-        conditions = watch.conditions()
-    return Turn(
-        round=job.round,
-        start_ms=None if job.started is None else (first + ahead - job.started - start.own) * 1e3,
-        imports_ms=None if job.started is None else (start.imported - job.started) * 1e3,
-        load_ms=peer.load_ms,
-        file_cache=None,  # whoever started this process knows
-        memory=memory,
-        conditions=conditions,
-        samples=samples,
-    )
+    def request(number: int, energy: Energy | None) -> Sample:
+        return _request(peer, requests, number, energy)
+
+    return turn_of(job, start, peer.load_ms, first + ahead, request)
 
 
 def _load(folder: str) -> Peer:
