@@ -134,6 +134,7 @@ def measure_turn(kept: dict[str, Peer], start: Start, job: Job) -> Turn:
     import torch
 
     from edgedec.devices.cpu import default_threads
+    from edgedec.runtime.profiling.turn import turn_of
 
     torch.set_num_threads(job.configuration.threads or default_threads())
     if job.folder not in kept:
