@@ -60,6 +60,7 @@ def agreement(tokens: Sequence[int], full: Sequence[int]) -> float | None:
 
 def add_to(total: Statistics, part: Statistics) -> None:
     """Count what another call did into a sum."""
+    total.source_tokens += part.source_tokens
     total.tokens += part.tokens
     total.steps += part.steps
     total.layers += part.layers

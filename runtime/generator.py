@@ -332,6 +332,7 @@ class Generator:
     ) -> Iterator[None]:
         """Drive a search to its end; yields after every choice of tokens."""
         prompts, seconds, spans = request.prompts, statistics.seconds, self.spans
+        statistics.source_tokens += sum(map(len, request.sources or prompts))
         needs = policy.needs(self._layout.layers)
         spans.lap("prepare")
         began = perf_counter()

@@ -10,6 +10,7 @@ class Statistics:
     """Counted over one or several batches, without their prompts and what followed these at once.
 
     Attributes:
+        source_tokens: tokens read: the encoder's sources, or prompts of decoder-only models.
         tokens: tokens that steps after the prompt chose, for rows that had not ended.
         steps: steps of the decode loop (with drafts: rounds).
         layers: decoder layers executed in full, summed over positions of live rows; a rejected
@@ -24,6 +25,7 @@ class Statistics:
         cross_bytes: and cross-attention's; 0 unless spans were taken.
     """
 
+    source_tokens: int = 0
     tokens: int = 0
     steps: int = 0
     layers: int = 0

@@ -21,7 +21,7 @@ class Call:
         began: of `time.perf_counter`, seconds.
         seconds: it took.
         inputs: rows.
-        source_tokens, new_tokens: read and generated, all rows.
+        new_tokens: generated, all rows.
         text: whether inputs were texts; the phase that tokenizes only checks ids otherwise.
         energy_j: that was used meanwhile; None if unknown.
     """
@@ -29,7 +29,6 @@ class Call:
     began: float
     seconds: float
     inputs: int
-    source_tokens: int
     new_tokens: int
     text: bool
     energy_j: float | None = None
@@ -72,7 +71,7 @@ def sample_of(round_: int, call: Call, spans: Iterable[Span], statistics: Statis
     return Sample(
         round=round_,
         inputs=call.inputs,
-        source_tokens=call.source_tokens,
+        source_tokens=statistics.source_tokens,
         new_tokens=call.new_tokens,
         e2e_ms=_ms(call.seconds),
         token_ms=tuple(tokens),

@@ -178,7 +178,6 @@ def _request(
         began=began,
         seconds=seconds,
         inputs=len(inputs),
-        source_tokens=sum(len(generator._encode(item)) for item in inputs),
         new_tokens=sum(len(result.tokens) for result in results),
         text=text,
         energy_j=used,

@@ -79,7 +79,6 @@ class Watched:
             began=whole.begin,
             seconds=whole.seconds,
             inputs=len(prompts),
-            source_tokens=sum(len(self.generator._encode(prompt)) for prompt in prompts),
             new_tokens=tokens,
             text=isinstance(prompts[0], str),
         )
