@@ -157,8 +157,8 @@ def test_a_sample_from_spans() -> None:
 
     spans = [span("phase", "tokenize", 100, 2), *batch(102), *batch(125)]
     spans += [span("phase", "detokenize", 148, 1), span("request", "request", 100, 49)]
-    call = Call(100, 49.5, inputs=2, source_tokens=6, new_tokens=4, text=True)
-    statistics = Statistics(tokens=2, layers=6, exits={4: 1, 2: 1}, drafted=3, accepted=1)
+    call = Call(100, 49.5, inputs=2, new_tokens=4, text=True)
+    statistics = Statistics(6, tokens=2, layers=6, exits={4: 1, 2: 1}, drafted=3, accepted=1)
     found = sample_of(5, call, spans, statistics)
     assert found == Sample(
         round=5,
