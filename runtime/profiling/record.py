@@ -323,6 +323,7 @@ class Effort:
         warmup: requests of each process before these.
         fresh: whether every turn had a process of its own.
         seed: of synthetic inputs.
+        text_sha256: of the lines that inputs come from, each with its line end; None without.
     """
 
     rounds: int
@@ -330,6 +331,7 @@ class Effort:
     warmup: int
     fresh: bool
     seed: int
+    text_sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import sys
@@ -112,11 +113,16 @@ def plan(
             warmup=warmup,
             fresh=not in_process,
             seed=seed,
+            text_sha256=_sha256(inputs) if inputs else None,
         ),
         inputs=inputs,
         operators=ops,
         trace=trace,
     )
+
+
+def _sha256(inputs: Sequence[str]) -> str:
+    return hashlib.sha256("".join(f"{line}\n" for line in inputs).encode()).hexdigest()
 
 
 def _folders(bundles: Sequence[str]) -> dict[str, str]:
