@@ -152,12 +152,18 @@ def test_what_no_row_can_do_is_an_error(invoke: Invoke) -> None:
         (("g2p", "--compare", "none.json"), "none.json"),
         (("g2p", "--fail-over", "much"), "not a percentage"),
         (("g2p", "--save", "no/such/folder.json"), "Cannot write no/such/folder.json"),
-        (("g2p", "--from", "x.json"), "takes no BUNDLE"),
+        (("g2p", "--from", __file__), "does not take BUNDLE"),
+        (("--from", __file__, "-s", "8", "--ops"), "does not take --ops, --source-tokens"),
+        (("g2p", "--fail-over", "1%"), "--fail-over goes with --compare only"),
+        (("g2p", "--fail-undecided"), "--fail-undecided goes with --compare only"),
+        (("g2p", "--remote-python", "p"), "--remote-python goes with --via only"),
+        (("g2p", "--save", "a", "--html", "a"), "a is named twice"),
         (("g2p", "--baseline", "ggml"), "give hf or hf=CHECKPOINT"),
         (("g2p", "--shape", "small"), "belong to --architecture-study"),
         (("g2p", "--architecture-study"), "give no BUNDLE"),
         (("--architecture-study", "-o", "csv"), "prints table, md, json, not csv"),
         (("--architecture-study", "--depth", "full"), "does not take --depth"),
+        (("--architecture-study", "--from", "x"), "does not take --from"),
         (("--architecture-study", "-t", "1,2"), "one number for -n and one for -t"),
     ],
 )
@@ -172,7 +178,7 @@ def test_refused_before_anything_is_measured(
 def test_a_file_that_is_read_is_not_written(invoke: Invoke, tmp_path: Path) -> None:
     old = tmp_path / "old.json"
     old.write_text(json.dumps(profiled(invoke, "g2p", *QUICK)))
-    fails(invoke("profile", "g2p", "--compare", str(old), "--save", str(old)), "another name")
+    fails(invoke("profile", "g2p", "--compare", str(old), "--save", str(old)), "named twice")
 
 
 def test_compare(invoke: Invoke, tmp_path: Path) -> None:

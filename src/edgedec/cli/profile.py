@@ -12,6 +12,10 @@ from click.core import ParameterSource
 from edgedec.cli.terminal.logs import verbosity
 from edgedec.errors import InputError
 
+SHOWING = frozenset(("saved", "output", "save", "html", "compare", "fail_over", "fail_undecided"))
+"""Options that do not say what to measure."""
+NEEDS = {"fail_over": "compare", "fail_undecided": "compare", "remote_python": "via"}
+"""Options that mean nothing without another."""
 FORMATS = ("table", "md", "csv", "json", "jsonl")
 
 
@@ -82,6 +86,7 @@ FORMATS = ("table", "md", "csv", "json", "jsonl")
     show_default=True,
     help="With --compare, exit with 1 where a time or memory grew by more.",
 )
+@click.option("--fail-undecided", is_flag=True, help="... and where noise forbids a verdict.")
 @click.option(
     "--baseline",
     metavar="hf[=CHECKPOINT]",
@@ -133,7 +138,11 @@ def command(
 
         if bundles:
             raise InputError("--architecture-study makes its own models: give no BUNDLE.")
-        code = studies.run(shapes or ("small",), quant or "none", output, options, given(options))
+        if others := sorted(given(options) - studies.OPTIONS):
+            raise InputError(
+                f"--architecture-study does not take {', '.join(map(_flag, others))}: leave it out."
+            )
+        code = studies.run(shapes or ("small",), quant or "none", output, options)
     elif shapes or quant:
         raise InputError("--shape and --quant belong to --architecture-study.")
     else:
@@ -141,8 +150,14 @@ def command(
     sys.exit(code)
 
 
+def _flag(name: str) -> str:
+    """What an option is called on the command line."""
+    (parameter,) = (one for one in command.params if one.name == name)
+    return max(parameter.opts, key=len) if isinstance(parameter, click.Option) else "BUNDLE"
+
+
 def given(options: Mapping[str, Any]) -> set[str]:
-    """Options that stand on the command line."""
+    """Parameters that stand on the command line."""
     source = click.get_current_context().get_parameter_source
     return {name for name in options if source(name) is ParameterSource.COMMANDLINE}
 
@@ -157,6 +172,7 @@ def _profile(
     saved: str | None,
     compare: str | None,
     fail_over: str,
+    fail_undecided: bool,
     via: str | None,
     remote_python: str,
     ops: bool,
@@ -169,13 +185,19 @@ def _profile(
     limit = profiles.percent(fail_over)
     old = None if compare is None else load_profile(compare)
     profiles.check_files((save, html, trace), read=(saved, compare))
+    chosen = given(click.get_current_context().params)
+    for option, needed in NEEDS.items():
+        if option in chosen and needed not in chosen:
+            raise InputError(f"{_flag(option)} goes with {_flag(needed)} only: leave it out.")
     if saved is None:
         plan = profiles.plan(bundles, ops=ops or bool(html or trace), trace=bool(trace), **options)
         outcome = profiles.measure(plan, via, remote_python)
-    elif bundles or trace or via:
+    elif measuring := sorted(chosen - SHOWING):
         raise InputError(
-            "--from shows what was measured before: it takes no BUNDLE, --trace or --via."
+            "--from shows what was measured before: it does not take "
+            f"{', '.join(map(_flag, measuring))}."
         )
     else:
         outcome = profiles.saved(load_profile(saved))
-    return profiles.show(outcome, old, limit, output, save=save, html=html, trace=trace)
+    files = profiles.Files(save, html, trace)
+    return profiles.show(outcome, old, limit, fail_undecided, output, files)

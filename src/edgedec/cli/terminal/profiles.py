@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from edgedec.cli.terminal.progress import Bar
 from edgedec.errors import EdgedecError, InputError
 
 if TYPE_CHECKING:
+    from edgedec.runtime.profiling.comparison import Comparison
     from edgedec.runtime.profiling.plan import Plan
     from edgedec.runtime.profiling.profiler import Outcome
     from edgedec.runtime.profiling.record import Configuration, Profile
@@ -28,6 +28,7 @@ PERCENT = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)\s*%?")
 REPETITIONS = 10
 SOURCE_TOKENS, NEW_TOKENS = "128", "64"
 FAILED, INTERRUPTED = 1, 130
+UNDECIDED = "undecided"
 BASELINE = "hf"
 DATA = frozenset(("csv", "json", "jsonl"))
 """Formats for programs, which show a profile and nothing else."""
@@ -42,14 +43,16 @@ def percent(text: str) -> float:
 
 
 def check_files(written: Sequence[str | None], *, read: Sequence[str | None]) -> None:
-    """Refuse files that cannot be written, or that are read as well."""
+    """Refuse files that cannot be written, or that have two purposes."""
+    from edgedec.runtime.text_file import check_writable
+
+    others = [Path(name).resolve() for name in filter(None, read)]
     for name in filter(None, written):
-        path = Path(name)
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise InputError(f"Cannot write {name}: give a file in a folder that exists.")
-        for other in filter(None, read):
-            if path.exists() and path.samefile(other):
-                raise InputError(f"{name} would be read and written: give another name.")
+        check_writable(name)
+        path = Path(name).resolve()
+        if path in others and (path.is_file() or not path.exists()):
+            raise InputError(f"{name} is named twice: it would be lost.")
+        others.append(path)
 
 
 def plan(
@@ -198,17 +201,46 @@ def saved(profile: Profile) -> Outcome:
     return Outcome(profile, {})
 
 
+@dataclass(frozen=True)
+class Files:
+    """Names of files to write; None: not wanted."""
+
+    save: str | None
+    html: str | None
+    trace: str | None
+
+    def write(self, outcome: Outcome, comparison: Comparison | None) -> None:
+        """Write them, each all or nothing; InputError where one cannot be."""
+        from edgedec.runtime.profiling.record import dump_profile
+        from edgedec.runtime.text_file import write_text
+
+        profile = outcome.profile
+        if self.save is not None:
+            write_text(self.save, dump_profile(profile))
+        if self.html is not None:
+            from edgedec.runtime.report.html import render_html
+
+            write_text(self.html, render_html(profile, comparison))
+        if self.trace is not None:
+            from edgedec.runtime.profiling.trace import write_trace
+            from edgedec.runtime.report.rows import shown
+
+            names = [row.name for row in shown(profile)]
+            write_trace(self.trace, [(names[row], seen) for row, seen in outcome.traces.items()])
+
+
 def show(
-    outcome: Outcome,
-    old: Profile | None,
-    limit: float,
-    output: str,
-    *,
-    save: str | None,
-    html: str | None,
-    trace: str | None,
+    outcome: Outcome, old: Profile | None, limit: float, undecided: bool, output: str, files: Files
 ) -> int:
     """Write the files, print the rest.
+
+    Args:
+        outcome: of a plan, or of earlier.
+        old: to compare with.
+        limit: growth that counts, as a fraction of one.
+        undecided: whether a comparison that noise leaves undecided has failed, too.
+        output: what to print.
+        files: to write.
 
     Returns:
         The exit code: 1 where a row failed or became slower, or nothing could be compared, and
@@ -219,46 +251,38 @@ def show(
         EdgedecError: what ended the measurement early.
     """
     from edgedec.runtime.profiling.comparison import compare
-    from edgedec.runtime.profiling.record import dump_profile
     from edgedec.runtime.report.change import verdict
     from edgedec.runtime.report.render import WIDTH, render
 
     profile = outcome.profile
     errors = [row.error for row in profile.rows if row.error is not None]
-    if profile.complete and errors and len(errors) == len(profile.rows):
+    if errors and not any(row.turns for row in profile.rows):
         # Nothing to show. What is wrong with the first is most likely wrong with all.
         raise InputError(errors[0])
     comparison = None if old is None else compare(old, profile, limit)
-    if save is not None:
-        write(save, dump_profile(profile))
-    if html is not None:
-        from edgedec.runtime.report.html import render_html
-
-        write(html, render_html(profile, comparison))
-    if trace is not None:
-        from edgedec.runtime.profiling.trace import write_trace
-        from edgedec.runtime.report.rows import shown
-
-        names = [row.name for row in shown(profile)]
-        write_trace(trace, [(names[row], events) for row, events in outcome.traces.items()])
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    # Files come first, as the reader of standard output may leave; their errors come last.
+    error: EdgedecError | None = outcome.error
+    try:
+        files.write(outcome, comparison)
+    except InputError as unwritten:
+        error = unwritten
+    width = shutil.get_terminal_size((WIDTH, 0)).columns
     click.echo(render(profile, output, comparison, width=width), nl=False)
     if comparison is not None and output in DATA:
         note(verdict(comparison))
     if not profile.complete:
         note("Interrupted: this is what was measured until then.")
-    if outcome.error is not None:
-        raise outcome.error
+    if error is not None:
+        raise error
     if not profile.complete:
         return INTERRUPTED
+    return FAILED if errors or _failed(comparison, undecided) else 0
+
+
+def _failed(comparison: Comparison | None, undecided: bool) -> bool:
+    if comparison is None:
+        return False
     # A check that compared nothing has not passed.
-    slower = comparison is not None and (comparison.slower or not comparison.rows)
-    return FAILED if errors or slower else 0
-
-
-def write(name: str, text: str) -> None:
-    """Write a file of text; InputError if that cannot be."""
-    try:
-        Path(name).write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise InputError(f"Cannot write {name}: {error.strerror}.") from error
+    return (
+        comparison.slower or not comparison.rows or (undecided and comparison.verdict == UNDECIDED)
+    )

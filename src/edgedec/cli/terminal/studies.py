@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgedec.cli.terminal.logs import note
-from edgedec.cli.terminal.profiles import INTERRUPTED, check_files, write
+from edgedec.cli.terminal.profiles import INTERRUPTED, check_files
 from edgedec.cli.terminal.progress import Bar
 from edgedec.errors import InputError
 
@@ -21,32 +21,26 @@ OPTIONS = frozenset(
 """Of `edgedec profile`, those that a study takes."""
 
 
-def run(
-    shapes: tuple[str, ...], quant: str, output: str, options: Mapping[str, Any], given: set[str]
-) -> int:
+def run(shapes: tuple[str, ...], quant: str, output: str, options: Mapping[str, Any]) -> int:
     """Make the models, measure, print.
 
     Args:
         shapes: of ``--shape``.
         quant: of ``--quant``.
         output: of ``-o``.
-        options: all the others,
-        given: and which of them the user has given.
+        options: all the others.
 
     Returns:
         The exit code.
 
     Raises:
-        InputError: an option that a study does not take, or one that makes no sense.
+        InputError: an option that makes no sense.
     """
     from edgedec.runtime.profiling.record import Effort
     from edgedec.runtime.profiling.sweep import numbers
+    from edgedec.runtime.text_file import write_text
     from edgedec.study import render, study
 
-    for name in sorted(given - OPTIONS):
-        raise InputError(
-            f"--architecture-study does not take --{name.replace('_', '-')}: leave it out."
-        )
     if output not in FORMATS:
         raise InputError(f"--architecture-study prints {', '.join(FORMATS)}, not {output}.")
     check_files((options["save"],), read=())
@@ -74,9 +68,9 @@ def run(
             note=note,
             progress=lambda label, fraction: bar.update(fraction, label),
         )
-    if options["save"] is not None:
-        write(options["save"], render(found, "json"))
     click.echo(render(found, output), nl=False)
+    if options["save"] is not None:
+        write_text(options["save"], render(found, "json"))
     if not found.profile.complete:
         note("Interrupted: this is what was measured until then.")
         return INTERRUPTED
