@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 SETUP := pyproject.toml setup.py
 # A browser for reports, a server for `profile --via ssh`, an outside clock.
-SYSTEM_PACKAGES := chromium openssh-server hyperfine
+SYSTEM_PACKAGES := chromium openssh-server
 APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=60 \
 	-o Acquire::Retries=0 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20
 SANITIZED := build/sanitize/libedgedec_ops.so

@@ -145,3 +145,14 @@ def test_importing_the_command_line_changes_no_logger() -> None:
     code = "import logging, edgedec.cli.run; print(logging.getLogger('edgedec').handlers)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_no_room_for_the_results_is_a_sentence() -> None:
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "edgedec", "devices"], stdout=full, stderr=subprocess.PIPE
+        )
+    assert result.returncode == 2
+    assert result.stderr.startswith(b"Error: Cannot write the results: ")
+    assert b"Traceback" not in result.stderr

@@ -3,7 +3,7 @@
 ``python -m edgedec.runtime.profiling.peers.transformers`` is a worker as the one beside it
 (runtime/profiling/worker.py), but a job's folder is a checkpoint. Inputs, lengths, threads and
 what counts as a request are the same: text is tokenized and results are turned into text. Tokens
-are not compared: transformers 5 ties and scales the heads of T5 that were trained otherwise.
+are not compared: transformers 5 ties and scales T5's head whatever the checkpoint was trained with.
 """
 
 from __future__ import annotations

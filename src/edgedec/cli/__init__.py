@@ -7,6 +7,7 @@ top; what does the work is imported inside.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -21,6 +22,7 @@ from edgedec.errors import EdgedecError, InputError
 
 INTERRUPTED = 130  # what a shell reports for a process ended by SIGINT
 PIPE_CLOSED = 141  # and by SIGPIPE
+NO_ROOM = {errno.ENOSPC, errno.EFBIG}
 
 
 class _Failure(click.ClickException):
@@ -111,7 +113,8 @@ def main() -> NoReturn:
             stream.reconfigure(encoding="utf-8", errors=errors)
     try:
         code = cli.main(prog_name="edgedec", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # `>&-` leaves none
+            sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -120,4 +123,10 @@ def main() -> NoReturn:
     except BrokenPipeError:
         _abandon_stdout()
         code = PIPE_CLOSED
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        _abandon_stdout()
+        click.echo(f"Error: Cannot write the results: {error.strerror}.", err=True)
+        code = InputError.exit_code
     sys.exit(code if isinstance(code, int) else 0)
