@@ -150,9 +150,8 @@ def test_importing_the_command_line_changes_no_logger() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_no_room_for_the_results_is_a_sentence() -> None:
     with Path("/dev/full").open("wb") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", "edgedec", "devices"], stdout=full, stderr=subprocess.PIPE
-        )
+        command = [sys.executable, "-m", "edgedec", "devices"]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     assert result.returncode == 2
     assert result.stderr.startswith(b"Error: Cannot write the results: ")
     assert b"Traceback" not in result.stderr

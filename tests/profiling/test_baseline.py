@@ -194,7 +194,13 @@ def test_the_checkpoint_that_a_bundle_was_made_from(
     assert peer.resolve(resolve_bundle("g2p"), "g2p") == G2P
     (tmp_path / "g2p").mkdir()  # hides the name, but is not the one
     assert peer.resolve(staged_g2p, None) == G2P
-    assert peer.resolve(staged_g2p, str(G2P)) == G2P
+    notes: list[str] = []
+    assert peer.resolve(staged_g2p, str(G2P), notes.append) == G2P
+    assert not notes
+    other = shutil.copytree(G2P, tmp_path / "other")
+    (other / "config.json").write_bytes((other / "config.json").read_bytes() + b"\n")
+    assert peer.resolve(staged_g2p, str(other), notes.append) == str(other)
+    assert "is not the checkpoint 'g2p'" in notes[0]
     # a folder beside, whose files must be the same
     bundle = shutil.copytree(staged_g2p, tmp_path / "bundle")
     manifest = json.loads((bundle / "edgedec.json").read_text())

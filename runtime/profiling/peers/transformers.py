@@ -13,6 +13,8 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,13 +41,16 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 GENERATION = "generation_config.json"
 
 
-def resolve(bundle: str | Path, given: str | None) -> str:
+def resolve(
+    bundle: str | Path, given: str | None, note: Callable[[str], None] | None = None
+) -> str:
     """The folder of the checkpoint to compare a bundle with.
 
     Args:
         bundle: its folder.
         given: a checkpoint's folder, built-in name or hub id, which is downloaded; None: the one
             that the bundle was made from, if it is still here and its files are the same.
+        note: is told if the one that was given is another one.
 
     Raises:
         MissingDependencyError: torch or transformers is not installed.
@@ -61,7 +66,7 @@ def resolve(bundle: str | Path, given: str | None) -> str:
     if given is not None:
         path = builtin_checkpoint(given) or Path(given).expanduser()
         if (path / CONFIG).is_file():
-            return str(path)
+            return _told(str(path), bundle, note)
         if path.exists() or not HUB_ID.fullmatch(given):
             raise InputError(
                 f"--baseline hf={given}: that is neither a checkpoint's folder (with {CONFIG}) nor "
@@ -70,7 +75,7 @@ def resolve(bundle: str | Path, given: str | None) -> str:
         open_checkpoint(given, local=False)  # into the hub's cache, with all that it needs
         folder = cached(given, None)
         assert folder is not None
-        return folder
+        return _told(folder, bundle, note)
     try:
         source = open_bundle(bundle).manifest.source
     except BundleError:
@@ -88,6 +93,21 @@ def resolve(bundle: str | Path, given: str | None) -> str:
         f"--baseline hf does not find the checkpoint {source.id!r}, which {bundle} was made from: "
         "give its folder or hub id, --baseline hf=CHECKPOINT."
     )
+
+
+def _told(folder: str, bundle: str | Path, note: Callable[[str], None] | None) -> str:
+    """The folder, after a word about what it is not."""
+    from edgedec.errors import BundleError
+    from edgedec.runtime.bundle import open_bundle
+
+    with suppress(BundleError):  # its rows say why
+        source = open_bundle(bundle).manifest.source
+        if note is not None and sha256_of(Path(folder)) != source.sha256:
+            note(
+                f"{folder} is not the checkpoint {source.id!r} that {bundle} was made from, or not "
+                "as it was: ratios between them may mean nothing."
+            )
+    return folder
 
 
 @dataclass(frozen=True)

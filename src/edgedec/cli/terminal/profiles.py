@@ -159,7 +159,7 @@ def _with_baseline(
     labels: dict[str, str] = {}
     checkpoints: dict[str, str] = {}
     for label, folder in folders.items():
-        where = resolve(Path(folder), checkpoint or None)
+        where = resolve(Path(folder), checkpoint or None, note)
         known = {at: name for name, at in checkpoints.items()}
         labels[label] = known.get(where, f"{label} (transformers)")
         checkpoints[labels[label]] = where
