@@ -129,8 +129,10 @@ class Generator:
         def session(component: str) -> Session:
             path = bundle.path(manifest.components[component].file)
             shared = not (whole and component == manifest.stages[0].component)
-            kept = None if records is None else records / component
+            # By number: names are the bundle's, and no part of a path.
+            kept = None if records is None else records / str(len(self._sessions))
             opened = target.open(path, threads=threads, shared=shared, records=kept)
+            opened.component = component
             opened.spans = self.spans
             self._sessions.append(opened)
             return opened
@@ -266,7 +268,7 @@ class Generator:
         return policy
 
     def end_records(self) -> dict[str, Path]:
-        """The files with ONNX Runtime's records, which end here, by the names that runs have.
+        """The files with ONNX Runtime's records, which end here, by component.
 
         Only of a generator that was opened with ``records``.
         """

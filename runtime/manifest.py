@@ -20,6 +20,8 @@ MAX_DEPTH = 32
 MAX_TEXT = 255
 GRAPH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.onnx")
 """File names of graphs: beside ``edgedec.json``, where the graphs look for their weights."""
+COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+"""Names of components: they are shown to people, and stand in names of metrics."""
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters (a terminal obeys them) and halves of characters (no file has such a name)."""
 
@@ -337,6 +339,9 @@ def _check_parts(m: Manifest) -> None:
         "the architecture and the encoder contradict each other": (m.encoder is None)
         != (io.architecture == "decoder-only"),
         "several stages need a head of their own": len(m.stages) > 1 and m.head is None,
+        "a component's name is not made of letters, digits, '_', '.' and '-'": not all(
+            map(COMPONENT.fullmatch, m.components)
+        ),
         "a component's file is not the plain name of an .onnx file": not all(
             GRAPH.fullmatch(c.file) for c in m.components.values()
         ),

@@ -15,6 +15,8 @@ from onnx import TensorProto, helper
 
 import edgedec
 from edgedec.errors import BundleError, EdgedecError, InputError
+from edgedec.runtime.bundle import open_bundle
+from edgedec.runtime.generator import Generator
 
 Manifest = dict[str, Any]
 Graph = onnx.ModelProto
@@ -109,6 +111,40 @@ def test_names_that_leave_the_bundle(victim: Victim, name: str) -> None:
     entry = {"bytes": 0, "sha256": "0" * 64}
     victim.manifest(lambda m: m["files"].update({name: entry}))
     victim.complaint()
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", "", ".x", "a\\b", "a b", "ü"])
+def test_components_whose_names_are_paths(victim: Victim, name: str) -> None:
+    """Who names a file after a component must not write elsewhere."""
+
+    def rename(manifest: Manifest) -> None:
+        manifest["components"][name] = manifest["components"].pop("encoder")
+        manifest["encoder"] = name
+
+    victim.manifest(rename)
+    assert "a component's name" in victim.complaint()
+
+
+@pytest.mark.parametrize("name", ["decoder.0-2.fill", "meta", "Encoder_1"])
+def test_a_component_is_called_what_its_bundle_calls_it(
+    victim: Victim, tmp_path: Path, name: str
+) -> None:
+    """Whatever the name of its file, in spans and in records of operators."""
+
+    def rename(manifest: Manifest) -> None:
+        manifest["components"][name] = manifest["components"].pop("encoder")
+        manifest["encoder"] = name
+
+    victim.manifest(rename)
+    records = tmp_path / "records"
+    records.mkdir()
+    generator = Generator(open_bundle(victim.folder), threads=1, records=records)
+    generator.spans.on = True
+    generator.generate([[3, 4, 5, 1]], max_new_tokens=2)
+    runs = {span.name for span in generator.spans.take() if span.kind == "run"}
+    files = generator.end_records()
+    assert runs == set(files) == {name, "decoder"}
+    assert sorted(records.iterdir()) == sorted(files.values())
 
 
 @pytest.mark.parametrize("name", ["decoder.onnx", "weights.bin", "tokenizer.json"])
