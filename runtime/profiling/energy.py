@@ -54,12 +54,20 @@ class Energy:
             zones.append(_Zone(file, largest, last))
         return Energy(zones) if zones else None
 
-    def joules(self) -> float:
-        """Joules since it was opened."""
-        for zone in self._zones:
-            now = read_number(zone.file)
-            if now is None:  # what could be read a moment ago
-                continue
+    def since(self, before: float | None) -> float | None:
+        """Joules since an earlier answer of `joules`; None if that is not known.
+
+        Counters move about once a millisecond: what is shorter is not known, and not 0.
+        """
+        now = self.joules()
+        return now - before if before is not None and now is not None and now > before else None
+
+    def joules(self) -> float | None:
+        """Joules since it was opened; None if a counter cannot be read any more."""
+        values = [read_number(zone.file) for zone in self._zones]
+        for zone, now in zip(self._zones, values, strict=True):
+            if now is None:  # what could be read a moment ago: the others' sum is not the whole
+                return None
             used = now - zone.last
             zone.sum += used if used >= 0 else used + zone.largest
             zone.last = now

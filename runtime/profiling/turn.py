@@ -169,11 +169,11 @@ def _request(
     text = requests.job.configuration.source_tokens is None
     generator.spans.on = True
     generator.spans.take()
-    joules = None if energy is None else energy.joules()
+    before = None if energy is None else energy.joules()
     began = time.perf_counter()
     results = generator.generate(inputs, batch_size=len(inputs), depth=policy, **requests.options)
     seconds = time.perf_counter() - began
-    used = None if energy is None or joules is None else energy.joules() - joules
+    used = None if energy is None else energy.since(before)
     call = Call(
         began=began,
         seconds=seconds,

@@ -90,11 +90,28 @@ def test_a_counter_without_a_range_is_none(tmp_path: Path) -> None:
     assert "range" in (why_not(tmp_path) or "")
 
 
-def test_a_counter_that_disappears_adds_nothing(tmp_path: Path) -> None:
-    file = zone(tmp_path, "intel-rapl:0", "package-0", 0)
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_part_of_the_energy_is_no_energy(tmp_path: Path, lost: int) -> None:
+    files = [zone(tmp_path, f"intel-rapl:{i}", f"package-{i}", 0) for i in range(2)]
     energy = Energy.open(tmp_path)
     assert energy is not None
-    file.write_text("2000000")
+    files[0].write_text("2000000")
     assert energy.joules() == pytest.approx(2.0)
-    file.unlink()
-    assert energy.joules() == pytest.approx(2.0)
+    files[lost].unlink()
+    assert energy.joules() is None
+    assert energy.since(2.0) is None
+    assert energy.since(None) is None
+    files[lost].write_text("7000000")  # it is back, and has counted on
+    files[1 - lost].write_text("7000000")
+    assert energy.joules() == pytest.approx(14.0)
+    assert energy.since(None) is None
+
+
+def test_a_counter_that_has_not_moved_says_nothing(tmp_path: Path) -> None:
+    file = zone(tmp_path, "intel-rapl:0", "package-0", 5)
+    energy = Energy.open(tmp_path)
+    assert energy is not None
+    before = energy.joules()
+    assert energy.since(before) is None
+    file.write_text("3000005")
+    assert energy.since(before) == pytest.approx(3.0)

@@ -216,9 +216,9 @@ def _request(peer: Peer, requests: Requests, number: int, energy: Energy | None)
     """Make one request, and measure it."""
     from edgedec.runtime.profiling.record import Sample
 
-    joules = None if energy is None else energy.joules()
+    before = None if energy is None else energy.joules()
     done = _generate(peer, requests, number, requests.options)
-    used = None if energy is None or joules is None else energy.joules() - joules
+    used = None if energy is None else energy.since(before)
     return Sample(
         round=requests.job.round,
         inputs=requests.job.configuration.batch,
