@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ class Failure(Exception):  # noqa: N818  # of a row, not of the sweep
 
 
 class Child:
-    """A process that does jobs, until it is closed.
+    """A process that does jobs, until it is closed; its temporary files go with it.
 
     Args:
         module: that it runs; it follows `edgedec.runtime.profiling.serve.serve`.
@@ -36,12 +37,15 @@ class Child:
     def __init__(self, module: str) -> None:
         # A file, as nobody reads it meanwhile and a pipe holds little.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with it
+        # It is killed in the end, and could not remove what it or ONNX Runtime leave there.
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.started = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, *SAFE_PATH, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            env={**os.environ, "TMPDIR": self._folder.name},
         )
 
     def close(self) -> None:
@@ -49,6 +53,7 @@ class Child:
         process = self._process
         process.kill()
         process.wait()
+        self._folder.cleanup()
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
             with suppress(OSError):  # it ended before it read everything

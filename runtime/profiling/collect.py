@@ -20,6 +20,9 @@ from edgedec.runtime.profiling.record import (
 )
 from edgedec.runtime.profiling.summary import summarize
 
+OPERATORS = ("operators", "cross_kv_ms")
+"""What only the run with records of operators gives: in a profile, and as a metric."""
+
 
 def collect(
     plan: Plan,
@@ -83,6 +86,9 @@ def _row(
             missing[name] = metric.why(environment)
         else:
             missing[name] = "the row failed" if error else "the sweep was interrupted before"
+    reason = next((event.operators_error for event in events if event.operators_error), None)
+    if reason is not None:
+        missing |= dict.fromkeys(OPERATORS, f"the run with records failed ({reason.rstrip('.')})")
     return Row(
         configuration=configuration,
         error=error,

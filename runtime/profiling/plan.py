@@ -69,6 +69,7 @@ class Measured:
         turn: what was measured; None of an operators' run or a failure.
         operators: of an operators' run,
         events: with Chrome trace events of its request, if asked for.
+        operators_error: why an operators' run failed, in a sentence; the row's turns stand.
         error: why the row failed, in a sentence: there will be no more events of it.
     """
 
@@ -76,4 +77,5 @@ class Measured:
     turn: Turn | None = None
     operators: Operators | None = None
     events: tuple[dict[str, Any], ...] = ()
+    operators_error: str | None = None
     error: str | None = None

@@ -221,7 +221,7 @@ class Row:
         turns: raw, in the order of rounds.
         operators: None unless asked for.
         metrics: every metric of docs/metrics.md: name with unit -> summary; None if unmeasured.
-        missing: name of such a metric -> why.
+        missing: name of such a metric -> why; also ``operators``, where recording them failed.
         warnings: why the row deserves less trust; sentences.
     """
 

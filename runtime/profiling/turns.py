@@ -11,7 +11,7 @@ from typing import Any
 from edgedec.runtime.profiling import file_cache
 from edgedec.runtime.profiling.child import Child, Failure
 from edgedec.runtime.profiling.plan import Job, Measured, Plan
-from edgedec.runtime.profiling.record import Configuration, FileCache, Operators, Turn
+from edgedec.runtime.profiling.record import Configuration, Effort, FileCache, Operators, Turn
 from edgedec.runtime.profiling.request import usable_lines
 from edgedec.runtime.schema import decode
 
@@ -20,12 +20,14 @@ MODULES = {
     "transformers": "edgedec.runtime.profiling.peers.transformers",
 }
 """Program of a row -> its worker."""
+LONGEST_ERROR = 2000
 
 
 def measure(plan: Plan, *, note: Callable[[str], None] | None = None) -> Iterator[Measured]:
     """Measure all rows of a plan, round by round.
 
-    A row that fails yields one event with the reason, and its later turns are left out.
+    A row that fails yields one event with the reason, and its later turns are left out. Where only
+    the run with records of operators fails, its event says why, and the row has not failed.
 
     Args:
         plan: what to measure.
@@ -45,8 +47,8 @@ def measure(plan: Plan, *, note: Callable[[str], None] | None = None) -> Iterato
 
 def count_turns(plan: Plan) -> int:
     """The events that `measure` yields if no row fails."""
-    rounds = len(_shares(plan))
-    return rounds * len(plan.configurations) + len(_with_operators(plan))
+    rounds = len(shares(plan.effort))
+    return rounds * len(plan.configurations) + len(with_operators(plan))
 
 
 def _events(plan: Plan, lines: list[str]) -> Iterator[Measured]:
@@ -62,7 +64,7 @@ def _events(plan: Plan, lines: list[str]) -> Iterator[Measured]:
             child = kept.get(module)
             if child is None or not child.alive:
                 child = kept[module] = stack.enter_context(closing(Child(module)))
-            return _measured(row, child.ask(job), None)
+            return _measured(row, job, child.ask(job), None)
 
         for job, row in jobs_of(plan, lines):
             if row in failed:
@@ -70,7 +72,7 @@ def _events(plan: Plan, lines: list[str]) -> Iterator[Measured]:
             try:
                 event = answer(row, job)
             except Failure as failure:
-                event = Measured(row, error=str(failure))
+                event = _failed(row, job, str(failure))
             if event.error is not None:
                 failed.add(row)
             yield event
@@ -84,7 +86,7 @@ def jobs_of(plan: Plan, lines: list[str]) -> Iterator[tuple[Job, int]]:
         lines: of its text that are not blank.
     """
     first = 0
-    for number, repetitions in enumerate(_shares(plan)):
+    for number, repetitions in enumerate(shares(plan.effort)):
         for row, configuration in enumerate(plan.configurations):
             yield (
                 Job(
@@ -101,7 +103,7 @@ def jobs_of(plan: Plan, lines: list[str]) -> Iterator[tuple[Job, int]]:
                 row,
             )
         first += repetitions
-    for row in _with_operators(plan):
+    for row in with_operators(plan):
         configuration = plan.configurations[row]
         yield (
             Job(
@@ -120,7 +122,7 @@ def jobs_of(plan: Plan, lines: list[str]) -> Iterator[tuple[Job, int]]:
         )
 
 
-def _with_operators(plan: Plan) -> list[int]:
+def with_operators(plan: Plan) -> list[int]:
     """Rows that are run with records of operators."""
     return [
         row
@@ -129,9 +131,8 @@ def _with_operators(plan: Plan) -> list[int]:
     ]
 
 
-def _shares(plan: Plan) -> list[int]:
+def shares(effort: Effort) -> list[int]:
     """Repetitions of every round; a round without any would be a start for nothing."""
-    effort = plan.effort
     rounds = max(1, min(effort.rounds, effort.repetitions))
     each, more = divmod(effort.repetitions, rounds)
     return [each + (number < more) for number in range(rounds)]
@@ -154,13 +155,21 @@ def _fresh(row: int, module: str, job: Job) -> Measured:
         prepare = file_cache.warm if job.round % 2 else file_cache.cool
         state = prepare(Path(job.folder))
     with closing(Child(module)) as child:
-        return _measured(row, child.ask(replace(job, started=child.started)), state)
+        return _measured(row, job, child.ask(replace(job, started=child.started)), state)
 
 
-def _measured(row: int, answer: dict[str, Any], state: FileCache | None) -> Measured:
+def _failed(row: int, job: Job, error: str) -> Measured:
+    """The event of a job that failed; exceptions of others may be as long as they like."""
+    error = error[:LONGEST_ERROR]
+    if job.kind == "operators":
+        return Measured(row, operators_error=error)
+    return Measured(row, error=error)
+
+
+def _measured(row: int, job: Job, answer: dict[str, Any], state: FileCache | None) -> Measured:
     """The event that a worker's answer is."""
     if "error" in answer:
-        return Measured(row, error=str(answer["error"]))
+        return _failed(row, job, str(answer["error"]))
     if "turn" in answer:
         turn = decode(Turn, answer["turn"])
         return Measured(row, turn=replace(turn, file_cache=state))

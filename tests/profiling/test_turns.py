@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -23,7 +24,8 @@ from edgedec.runtime.profiling.plan import Measured
 from edgedec.runtime.profiling.turns import count_turns, jobs_of, measure
 
 PRETEND = """
-import ctypes, os, signal
+import ctypes, os, signal, tempfile
+from edgedec.errors import InputError
 from edgedec.runtime.profiling.record import Conditions, Turn
 from edgedec.runtime.profiling.serve import keep_output, serve
 
@@ -39,6 +41,12 @@ def carry_out(job):
     if what == "crashed":
         os.write(2, b"what(): bad_alloc\\n")
         os.abort()
+    if job.kind == "operators":
+        tempfile.mkdtemp()
+        if what == "waiting":
+            os.kill(os.getppid(), signal.SIGINT)
+            signal.pause()
+        raise InputError("its records are full.") if what == "full" else MemoryError
     if what == "left":
         os._exit(3)
     turn = Turn(job.round, None, None, os.getpid(), None, None, Conditions(None, None, None, 1), ())
@@ -148,6 +156,40 @@ def test_no_process_is_left_when_the_events_are_closed() -> None:
     events.close()  # type: ignore[attr-defined]  # it is a generator
     with pytest.raises(ProcessLookupError):
         os.kill(int(first.turn.load_ms), 0)
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.usefixtures("pretend")
+@pytest.mark.parametrize(("depth", "why"), [("full", "records are full"), ("x", "enough memory")])
+def test_operators_that_fail_leave_the_row_and_no_files(
+    temporary: Path, depth: str, why: str
+) -> None:
+    sweep = plan(NOWHERE, [row(depth=depth), row()], operators=True)
+    events = list(measure(sweep))
+    assert [event.turn is None for event in events] == [False] * 4 + [True] * 2
+    assert [event.error for event in events] == [None] * 6
+    assert why in (events[4].operators_error or "")
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.usefixtures("pretend")
+@pytest.mark.parametrize("fresh", [False, True])
+def test_an_interruption_leaves_no_files(temporary: Path, fresh: bool) -> None:
+    sweep = plan(NOWHERE, [row(depth="waiting")], operators=True, fresh=fresh)
+    events = measure(sweep)
+    assert next(events).turn is not None
+    assert next(events).turn is not None
+    with pytest.raises(KeyboardInterrupt):
+        next(events)
+    assert not list(temporary.iterdir())
 
 
 SCRIPT = """
