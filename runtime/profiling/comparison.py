@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from edgedec.runtime.profiling import differences
 from edgedec.runtime.profiling.paired import Ratio, paired, rounds_needed
 from edgedec.runtime.profiling.record import Configuration, Profile, Row, Turn
 from edgedec.runtime.profiling.rounds import COMPARED, TIMES, by_round, over_rounds
 from edgedec.runtime.profiling.summary import median
 
-Verdict = Literal["faster", "same", "slower", "undecided"]
+Verdict = Literal["faster", "not slower", "slower", "undecided"]
 Reason = Literal["noise", "few rounds", "machine"]
 
 OTHER_MACHINE = 1.03
 """By how much the yardstick must have changed for the machine to count as another one."""
-ENVIRONMENT = ("cpu", "machine", "cores", "instruction_set", "governor", "boost", "system")
-EFFORT = ("warmup", "fresh", "seed")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,8 @@ class Comparison:
     Attributes:
         fail_over: growth that counts, as a fraction of one.
         old_date, new_date: when they were measured.
-        rows: that both have, in the order of the new one.
+        rows: that both have and that can be compared, in the order of the new one.
+        skipped: rows that both have, but with other lines of text, or no round in common.
         machine: time of the yardstick, new to old, by round; None if the rounds are not shared.
         notes: what makes the profiles differ or incomparable; sentences.
     """
@@ -73,6 +73,7 @@ class Comparison:
     old_date: str
     new_date: str
     rows: tuple[ComparedRow, ...]
+    skipped: int
     machine: Ratio | None
     notes: tuple[str, ...]
 
@@ -83,11 +84,14 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """Of all: the worst of them; ``faster`` if one is and none is slower or undecided."""
+        """Of all: the worst of them; ``faster`` if one is and none is slower or undecided.
+
+        What cannot be compared is undecided.
+        """
         verdicts = {change.verdict for _, change in self.changes}
-        if not verdicts:
-            return "undecided"
-        order: tuple[Verdict, ...] = ("slower", "undecided", "faster", "same")
+        if self.skipped or not verdicts:
+            verdicts.add("undecided")
+        order: tuple[Verdict, ...] = ("slower", "undecided", "faster", "not slower")
         return next(verdict for verdict in order if verdict in verdicts)
 
     @property
@@ -95,26 +99,33 @@ class Comparison:
         """Whether anything grew by more than is allowed."""
         return self.verdict == "slower"
 
+    @property
+    def undecided(self) -> bool:
+        """Whether anything has no verdict: for noise, or because it could not be compared."""
+        open_ = any(change.verdict == "undecided" for _, change in self.changes)
+        return open_ or self.skipped > 0 or not any(row.changes for row in self.rows)
+
 
 def judge(ratio: Ratio, fail_over: float) -> Verdict:
     """A ratio of times (new to old) against 1 + `fail_over`.
 
     ``slower``: the interval lies above. ``faster``: it lies below 1 / (1 + `fail_over`).
-    ``same``: anything else that is not above. Each is wrong at most one time in twenty;
-    ``undecided`` where that cannot be said.
+    ``not slower``: its upper end is not above; how much faster it may be is left open. Each is
+    wrong at most one time in twenty; ``undecided`` where that cannot be said.
     """
     limit = 1 + fail_over
     if not ratio.trusted or ratio.low <= limit < ratio.high:
         return "undecided"
     if ratio.low > limit:
         return "slower"
-    return "faster" if ratio.high < 1 / limit else "same"
+    return "faster" if ratio.high < 1 / limit else "not slower"
 
 
 def compare(old: Profile, new: Profile, fail_over: float) -> Comparison:
     """Compare configurations that both profiles have.
 
-    Where each has one bundle, its label does not matter; otherwise labels must be the same.
+    Where each has one bundle, its label does not matter; otherwise labels must be the same. Rows
+    with text are compared only if both profiles say that its lines are the same.
 
     Args:
         old: the reference.
@@ -128,18 +139,44 @@ def compare(old: Profile, new: Profile, fail_over: float) -> Comparison:
         for key, row in after.items()
         if key in before and before[key].error is None and row.error is None
     ]
-    machine = _machine(pairs)
+    alike = [pair for pair in pairs if _same_inputs(old, new, pair[1])]
+    machine = _machine(alike)
     foreign = machine is not None and other_machine(machine)
-    rows = tuple(
-        ComparedRow(
-            then.configuration, now.configuration, tuple(_changes(then, now, fail_over, foreign))
-        )
-        for then, now in pairs
-    )
-    notes = [*_differences(old, new), *_unmatched(before, after)]
+    compared = [
+        (then, now, changes)
+        for then, now in alike
+        if (changes := tuple(_changes(then, now, fail_over, foreign)))
+    ]
+    notes = [
+        *differences.of_profiles(old, new),
+        *differences.unmatched(before, after),
+        *differences.incomparable(len(pairs) - len(alike), len(alike) - len(compared)),
+        *differences.left_out(alike),
+        *differences.warnings(
+            (then, now, any(change.verdict == "undecided" for change in changes))
+            for then, now, changes in compared
+        ),
+    ]
     return Comparison(
-        fail_over, old.environment.date, new.environment.date, rows, machine, tuple(notes)
+        fail_over=fail_over,
+        old_date=old.environment.date,
+        new_date=new.environment.date,
+        rows=tuple(
+            ComparedRow(then.configuration, now.configuration, changes)
+            for then, now, changes in compared
+        ),
+        skipped=len(pairs) - len(compared),
+        machine=machine,
+        notes=tuple(notes),
     )
+
+
+def _same_inputs(old: Profile, new: Profile, row: Row) -> bool:
+    """Synthetic ones are, as far as the seed is; of text only its hash tells."""
+    if row.configuration.text is None:
+        return True
+    then, now = old.effort.text_sha256, new.effort.text_sha256
+    return then is not None and then == now
 
 
 def _by_key(profile: Profile, *, labels: bool = True) -> dict[Configuration, Row]:
@@ -187,7 +224,7 @@ def _verdict(
         scaled = judge(ratio / machine, fail_over)
         if scaled == "undecided" or (scaled == "slower") != (verdict == "slower"):
             return "undecided", "machine"
-        verdict = verdict if scaled == verdict else "same"
+        verdict = verdict if scaled == verdict else "not slower"
     return verdict, None
 
 
@@ -209,43 +246,3 @@ def _yardsticks(turns: Sequence[Turn]) -> dict[int, float]:
 def other_machine(machine: Ratio) -> bool:
     """Whether its yardstick says that the machine has become faster or slower."""
     return machine.trusted and (machine.low > OTHER_MACHINE or machine.high < 1 / OTHER_MACHINE)
-
-
-def _differences(old: Profile, new: Profile) -> Iterator[str]:
-    then, now = asdict(old.environment), asdict(new.environment)
-    for name in ENVIRONMENT:
-        if then[name] != now[name]:
-            yield f"Another machine: {name} was {_said(then[name])} and is {_said(now[name])}."
-    before, after = old.environment.versions, new.environment.versions
-    changed = [
-        f"{name} was {before.get(name, 'not there')} and is {after.get(name, 'not there')}"
-        for name in sorted(before.keys() | after.keys())
-        if name != "edgedec" and before.get(name) != after.get(name)
-    ]
-    if changed:
-        yield f"Other versions: {', '.join(changed)}."
-    then, now = asdict(old.effort), asdict(new.effort)
-    for name in EFFORT:
-        if then[name] != now[name]:
-            yield f"Measured otherwise: {name} was {_said(then[name])} and is {_said(now[name])}."
-    if not old.complete:
-        yield "The old profile was interrupted."
-
-
-def _said(value: object) -> str:
-    return "unknown" if value is None else str(value)
-
-
-def _unmatched(
-    before: Mapping[Configuration, Row], after: Mapping[Configuration, Row]
-) -> Iterator[str]:
-    if not before.keys() & after.keys():
-        yield "No configuration was measured in both profiles: there is nothing to compare."
-        return
-    for ours, theirs, which in ((before, after, "old"), (after, before, "new")):
-        only = len(ours.keys() - theirs.keys())
-        if only:
-            yield f"{only} of {len(ours)} rows of the {which} profile are not in the other one."
-        failed = sum(ours[key].error is not None for key in ours.keys() & theirs.keys())
-        if failed:
-            yield f"{failed} of {len(ours)} rows of the {which} profile failed."

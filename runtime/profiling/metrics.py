@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from edgedec.runtime.profiling.record import (
@@ -79,18 +79,25 @@ class Metric:
 
 COMPONENT = "run_ms[COMPONENT]"
 """Stands for one metric per component of the bundle."""
+BATCHED = ("ttft_ms", "tpot_ms")
+"""Metrics that suppose that the inputs of a batch are decoded side by side."""
 MB = 1e6
 
 
 def metrics_of(context: Context) -> dict[str, Metric]:
-    """The metrics of a row: `METRICS`, with one for each component that ran in steps."""
+    """The metrics of a row: `METRICS`, with one for each component that ran in steps.
+
+    Where inputs were taken one by one, that is why those of `BATCHED` are missing.
+    """
     components = {
         name: None for turn in context.turns for sample in turn.samples for name in sample.runs_ms
     }
+    sequential = any(one_by_one(sample) for turn in context.turns for sample in turn.samples)
     found: dict[str, Metric] = {}
     for name, metric in METRICS.items():
         if name != COMPONENT:
-            found[name] = metric
+            missing = sequential and name in BATCHED
+            found[name] = replace(metric, reason=_ONE_BY_ONE) if missing else metric
             continue
         for component in components:
             full = name.replace("COMPONENT", component)
@@ -100,14 +107,21 @@ def metrics_of(context: Context) -> dict[str, Metric]:
     return found
 
 
+def one_by_one(sample: Sample) -> bool:
+    """Whether the inputs of a batch followed each other: each has a first step of its own."""
+    return sample.steps is not None and len(sample.token_ms) - sample.steps > 1
+
+
 def ttft_ms(sample: Sample) -> float | None:
-    """From the request to the first token."""
-    return sample.token_ms[0] if sample.token_ms else None
+    """From the request to the first token; None where inputs were taken one by one."""
+    return sample.token_ms[0] if sample.token_ms and not one_by_one(sample) else None
 
 
 def tpot_ms(sample: Sample) -> float | None:
-    """Mean time of every token after the first."""
+    """Mean time of every token after the first; None where inputs were taken one by one."""
     following = len(sample.token_ms) - 1
+    if one_by_one(sample):
+        return None
     return (sample.e2e_ms - sample.token_ms[0]) / following if following > 0 else None
 
 
@@ -183,18 +197,19 @@ def _read_mb(sample: Sample, context: Context) -> float | None:
 
 def _bandwidth(sample: Sample, context: Context) -> float | None:
     read, speed = _read_mb(sample, context), tokens_per_s(sample)
-    measured = context.environment.bandwidth_gb_s.get(str(_threads(context)))
+    threads = threads_of(context.configuration, context.environment)
+    measured = context.environment.bandwidth_gb_s.get(str(threads))
     if read is None or speed is None or measured is None:
         return None
     return read * speed / 1e3 / measured
 
 
-def _threads(context: Context) -> int:
-    """Threads that were computed with; the device's choice where none were asked for."""
+def threads_of(configuration: Configuration, environment: Environment) -> int:
+    """Threads that were computed with; the choice of that machine where none were asked for."""
     from edgedec.devices.cpu import MAX_DEFAULT_THREADS
 
-    asked = context.configuration.threads
-    return min(context.environment.cores, MAX_DEFAULT_THREADS) if asked is None else asked
+    asked = configuration.threads
+    return min(environment.cores, MAX_DEFAULT_THREADS) if asked is None else asked
 
 
 _IDS = "inputs were synthetic ids: -f FILE measures it"
@@ -204,6 +219,7 @@ _OPS = "only --ops measures it, and only of graphs that name their nodes as edge
 _STEPS = "there was no token after the first, or it is a baseline, which is only seen from outside"
 _NEXT = "there was no token after the first"
 _REQUEST = "no request was measured"
+_ONE_BY_ONE = "inputs were taken one by one: TTFT and TPOT of a batch mean nothing; use -b 1"
 _COLD = "no process is known to have started with the bundle's files out of memory"
 _WARM = "no process is known to have started with the bundle's files in memory"
 _PROCESS = "no turn had a process of its own (--in-process)"

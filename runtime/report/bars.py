@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -143,4 +144,5 @@ def colour(number_: int) -> str:
 
 
 def _percent(value: float, scale: float) -> str:
-    return f"{100 * value / scale if scale > 0 else 0:.4f}%"
+    part = value / scale if scale > 0 else 0.0
+    return f"{100 * part if math.isfinite(part) else 0.0:.4f}%"

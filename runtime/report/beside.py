@@ -11,6 +11,8 @@ from edgedec.runtime.report.markup import printable
 from edgedec.runtime.report.settings import LABELS, TEST, settings
 from edgedec.runtime.report.table import NOTHING, Column, Table, factor_out, words
 
+FASTER = "reference / row, above 1 is faster (of memory: smaller)"
+"""Direction of ratios between rows of one profile; `change.SLOWER` is that of `--compare`."""
 RANKS = {"ttft_ms": 1, "tpot_ms": 2, "e2e_ms": None, "peak_rss_mb": 0}
 """Metric -> how soon its column goes where there is no room."""
 
@@ -30,17 +32,11 @@ def beside(profile: Profile) -> Table | None:
     columns.append(words("in words", [_in_words(one.ratios.get("e2e_ms")) for one in found]))
     name = printable(label)
     every = [ratio for one in found for ratio in one.ratios.values()]
-    direction = (
-        f"Time (and peak memory) of {name} divided by that of the row, round by round: above 1, "
-        "the row is faster (smaller)."
-    )
+    above = (*filter(None, [same]), f"Time and peak memory of {name} by those of the row.")
     return Table(
-        title=f"Ratios against {name}",
-        facts=(
-            *filter(None, [same]),
-            direction,
-            f"Medians over rounds and, in brackets, {coverage(every)}.",
-        ),
+        title=f"Ratios against {name}: {FASTER}",
+        facts=(*above, f"Medians over rounds and, in brackets, {coverage(every)}."),
+        brief=(*above, "Medians over rounds."),
         columns=tuple(columns),
     )
 
@@ -48,7 +44,10 @@ def beside(profile: Profile) -> Table | None:
 def coverage(found: Sequence[Ratio]) -> str:
     """What the intervals of these ratios are, in words."""
     least = min((ratio.coverage for ratio in found), default=0.0)
-    return f"an interval that contains the true median with a probability of {least:.1%}"
+    return (
+        f"an interval that contains the true median with a probability of {least:.1%} "
+        f"({(1 + least) / 2:.1%} for each of its ends)"
+    )
 
 
 def interval_of(ratio: Ratio) -> str:
@@ -68,7 +67,9 @@ def _column(metric: str, rank: int | None, found: Sequence[Against]) -> Column:
         for text, one in zip(short, known, strict=True)
     ]
     head = LABELS[metric].split()[0]
-    return Column(head, tuple(full), right=True, rank=rank, short=tuple(short))
+    return Column(
+        head, tuple(full), right=True, rank=rank, short=tuple(short), detail="the interval"
+    )
 
 
 def _reference(reference: Configuration, other: Configuration) -> str:

@@ -10,14 +10,18 @@ from edgedec.runtime.profiling.comparison import (
     Comparison,
     other_machine,
 )
+from edgedec.runtime.profiling.paired import MOST_ROUNDS
 from edgedec.runtime.profiling.rounds import MEMORY
 from edgedec.runtime.report.beside import coverage, interval_of
+from edgedec.runtime.report.figures import counted
 from edgedec.runtime.report.markup import printable
+from edgedec.runtime.report.notes import merged
 from edgedec.runtime.report.settings import LABELS, TEST, settings, test_of
 from edgedec.runtime.report.table import Column, Table, decimals, factor_out, words
 
-VERDICTS = {"slower": "slower", "same": "same", "faster": "faster"}
-OF_MEMORY = {"slower": "more", "same": "same", "faster": "less"}
+SLOWER = "new / old, above 1 is slower (of memory: larger)"
+"""Direction of ratios to an earlier profile."""
+OF_MEMORY = {"slower": "more", "not slower": "not more", "faster": "less"}
 REASONS = {"noise": "noise", "few rounds": "few rounds", "machine": "other machine"}
 
 
@@ -38,13 +42,13 @@ def change_table(comparison: Comparison) -> Table | None:
     ]
     rule = (
         f"Slower where the interval lies above {limit:g}, faster where it lies below "
-        f"{1 / limit:.3f}, undecided where it contains {limit:g}."
+        f"{1 / limit:.3f}, undecided where it contains {limit:g}, else not slower."
     )
     return Table(
-        title=f"Against the profile of {printable(comparison.old_date)}",
+        title=f"Against the profile of {printable(comparison.old_date)}: {SLOWER}",
         facts=(
             *filter(None, [same]),
-            f"Ratio: new to old, by round; median, and {coverage([c.ratio for _, c in found])}.",
+            f"Median over rounds, paired by number, and {coverage([c.ratio for _, c in found])}.",
             rule,
         ),
         columns=tuple(columns),
@@ -55,9 +59,11 @@ def change_table(comparison: Comparison) -> Table | None:
 def in_words(change: Change) -> str:
     """The verdict on a metric, with the reason and a way out where there is none."""
     if change.reason is None:
-        return (OF_MEMORY if change.metric == MEMORY else VERDICTS)[change.verdict]
+        return OF_MEMORY[change.verdict] if change.metric == MEMORY else change.verdict
     text = f"undecided: {REASONS[change.reason]}"
-    return text if change.rounds is None else f"{text}, try {change.rounds} rounds"
+    if change.rounds is not None:
+        return f"{text}, try {change.rounds} rounds"
+    return f"{text}, more than {MOST_ROUNDS} rounds" if change.reason == "noise" else text
 
 
 def verdict(comparison: Comparison) -> str:
@@ -73,14 +79,20 @@ def verdict(comparison: Comparison) -> str:
         return f"Verdict: slower. {_grown(*worst)}{more}; allowed are {allowed}."
     open_ = [change for _, change in found if change.verdict == "undecided"]
     if open_:
-        return f"Verdict: undecided for {len(open_):,} of {len(found):,} figures. {_advice(open_)}"
+        of = f"{len(open_):,} of {counted(len(found), 'figure')}"
+        return f"Verdict: undecided for {of}. {_advice(open_)}"
+    if comparison.skipped:
+        rows = counted(comparison.skipped, "row")
+        return f"Verdict: undecided. {rows} could not be compared; nothing else grew too much."
     best = sum(change.verdict == "faster" for _, change in found)
     if best:
         return (
-            f"Verdict: faster. {best:,} of {len(found):,} figures fell, and none grew by more "
-            f"than {allowed}."
+            f"Verdict: faster. {best:,} of {counted(len(found), 'figure')} fell, and none grew by "
+            f"more than {allowed}."
         )
-    return f"Verdict: the same. None of {len(found):,} figures grew by more than {allowed}."
+    return (
+        f"Verdict: not slower. None of {counted(len(found), 'figure')} grew by more than {allowed}."
+    )
 
 
 def _grown(row: ComparedRow, change: Change) -> str:
@@ -99,13 +111,21 @@ def _advice(undecided: Sequence[Change]) -> str:
     if any(change.reason == "machine" for change in undecided):
         return "The machine itself has changed: measure the old bundle again."
     rounds = [change.rounds for change in undecided if change.rounds is not None]
+    noisy = f"too noisy here: more than {MOST_ROUNDS} rounds would be needed."
     if not rounds:
-        return "They lie too close to what is allowed for any number of rounds."
-    return f"Measure both with --rounds {max(rounds)} -r {max(rounds)} or more."
+        return noisy.capitalize()
+    advice = f"Measure both with --rounds {max(rounds)} -r {max(rounds)} or more."
+    others = len(undecided) - len(rounds)
+    return f"{advice} For {others:,} of them it is {noisy}" if others else advice
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """Its notes; those that differ in figures only are one."""
+    return merged([printable(note) for note in comparison.notes])
 
 
 def _remarks(comparison: Comparison) -> Iterator[str]:
-    yield from map(printable, comparison.notes)
+    yield from remarks(comparison)
     machine = comparison.machine
     if machine is not None and other_machine(machine):
         way = "longer" if machine.median > 1 else "shorter"

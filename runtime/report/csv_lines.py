@@ -32,7 +32,7 @@ def _record(profile: Profile, row: Row, metrics: list[str]) -> Iterator[tuple[st
     facts = profile.bundles.get(what.bundle)
     yield from vars(what).items()
     yield "error", row.error
-    yield "warnings", " ".join(row.warnings) or None
+    yield "warnings", "; ".join(row.warnings) or None
     yield "precision", None if facts is None else facts.precision
     yield "file_bytes", None if facts is None else facts.file_bytes
     yield "sha256", None if facts is None else facts.sha256

@@ -9,8 +9,9 @@ DEFINITIONS = {
     "cross_kv_ms": "Keys and values of the encoder's states for the decoder, in the run with "
     "records.",
     "first_step_ms": "The decoder's first step, up to its token.",
-    "ttft_ms": "Time to first token: from the request to its first token.",
-    "tpot_ms": "Time per output token: (end to end - TTFT) / (tokens - 1).",
+    "ttft_ms": "Time to first token: from the request to its first token; none of a batch whose "
+    "inputs are taken one by one.",
+    "tpot_ms": "Time per output token: (end to end - TTFT) / (tokens - 1); none of such a batch.",
     "tokens_per_s": "Steady speed: tokens of steps after the first / the time of these steps.",
     "inputs_per_s": "Inputs of a request / its time end to end.",
     "e2e_ms": "End to end: the whole request, text to text or tokens to tokens.",
@@ -27,7 +28,8 @@ DEFINITIONS = {
     "bytes_per_weight": "Bytes of the graphs and their weights / number of weights.",
     "read_mb_per_token": "Weights, keys and values that are read for a token after the first.",
     "bandwidth_fraction": "Bytes read per second while decoding / measured memory bandwidth.",
-    "mean_layers": "Decoder layers that ran per token of steps after the first.",
+    "mean_layers": "Decoder layers that ran per token of steps after the first; those of drafts, "
+    "also of rejected ones, count, so it can be more than the model has.",
     "acceptance": "Accepted / drafted tokens.",
     "energy_mj_per_token": "Energy of the processor's package per generated token.",
     "run_ms": "This graph, per step after the first.",

@@ -66,6 +66,11 @@ def unit_of(metric: str) -> str:
     return "" if known is None else known.unit
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 round``, ``1,200 rounds``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def megabytes(size: int) -> str:
     """Bytes for people, in units of 10^6: ``16.5 MB``."""
     return f"{number(size / 1e6)} MB"

@@ -31,6 +31,14 @@ def notes(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
     ]
 
 
+def merged(sentences: Sequence[str]) -> list[str]:
+    """Sentences, of which those that differ in figures only have become one with their range."""
+    alike: dict[str, list[str]] = {}
+    for sentence in sentences:
+        alike.setdefault(NUMBER.sub("\0", sentence), []).append(sentence)
+    return [_merged(found) for found in alike.values()]
+
+
 def _said(row: Row) -> Iterator[tuple[str, str]]:
     """Sentences, each after what it has in common with those that it may be merged with."""
     if row.error is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from edgedec.runtime.profiling.record import Profile, Row
+from edgedec.runtime.report.figures import counted
 from edgedec.runtime.report.markup import printable
 from edgedec.runtime.report.notes import notes
 from edgedec.runtime.report.settings import LABELS, TEST, settings
@@ -54,12 +55,14 @@ def overview(profile: Profile) -> Table:
     ]
     if sentences:
         columns.append(Column("note", tuple(numbers)))
+    above = [*filter(None, (same, _machine(profile)))]
     return Table(
         title="",
-        facts=(*filter(None, (same, _machine(profile), _effort(profile))),),
+        facts=(*above, _effort(profile, "Medians (\N{PLUS-MINUS SIGN} standard deviation)")),
+        brief=(*above, _effort(profile, "Medians")),
         columns=tuple(columns),
         notes=tuple(sentences),
-        remarks=tuple(_missing(rows, shown)),
+        remarks=(*_missing(rows, shown), *_layers(rows)),
     )
 
 
@@ -69,7 +72,7 @@ def _label(metric: str) -> str:
 
 def _machine(profile: Profile) -> str:
     there = profile.environment
-    parts = [there.cpu, f"{there.cores} cores", there.instruction_set]
+    parts = [there.cpu, counted(there.cores, "core"), there.instruction_set]
     parts += [
         f"{name} {version}"
         for name, version in sorted(there.versions.items())
@@ -78,14 +81,23 @@ def _machine(profile: Profile) -> str:
     return printable(", ".join(filter(None, parts)))
 
 
-def _effort(profile: Profile) -> str:
+def _effort(profile: Profile, what: str) -> str:
     effort = profile.effort
     where = "each a process of its own" if effort.fresh else "all in one process"
     return (
-        f"Medians (\N{PLUS-MINUS SIGN} standard deviation) of {effort.repetitions:,} requests in "
-        f"{effort.rounds:,} rounds, {where}."
+        f"{what} of {counted(effort.repetitions, 'request')} in "
+        f"{counted(effort.rounds, 'round')}, {where}."
         + ("" if profile.complete else " Interrupted: some rows have fewer.")
     )
+
+
+def _layers(rows: tuple[Row, ...]) -> Iterator[str]:
+    """What may be more than the model has needs a word."""
+    if any(sample.drafted for row in rows for turn in row.turns for sample in turn.samples):
+        yield (
+            "layers: decoder layers that ran, per token that was kept. Those of drafts count too, "
+            "of rejected ones as well, so it can be more than the model has."
+        )
 
 
 def _missing(rows: tuple[Row, ...], shown: list[Shown]) -> Iterator[str]:

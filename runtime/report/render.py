@@ -9,7 +9,7 @@ from edgedec.runtime.profiling.comparison import Comparison
 from edgedec.runtime.profiling.record import Profile, dump_profile
 from edgedec.runtime.report import markdown, terminal
 from edgedec.runtime.report.beside import beside
-from edgedec.runtime.report.change import change_table, verdict
+from edgedec.runtime.report.change import change_table, remarks, verdict
 from edgedec.runtime.report.csv_lines import csv_text
 from edgedec.runtime.report.overview import overview
 from edgedec.runtime.report.table import Table
@@ -63,6 +63,8 @@ def _document(
         blocks.append(lines(ratios))
     if comparison is not None:
         changes = change_table(comparison)
-        blocks.append(lines(changes) if changes is not None else [*map(escape, comparison.notes)])
+        blocks.append(
+            lines(changes) if changes is not None else [*map(escape, remarks(comparison))]
+        )
         blocks.append([escape(verdict(comparison))])
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"

@@ -36,6 +36,8 @@ tbody th { font-weight: 400; white-space: normal; overflow-wrap: anywhere }
 .headline tbody th { min-width: 7rem }
 @media (max-width: 40rem) { .wide tbody th { max-width: 8.5rem } }
 td.text { text-align: left; white-space: normal; min-width: 12rem }
+.earlier td.text { min-width: 8rem }
+.earlier .of { display: block; color: var(--muted) }
 .sd, .muted { color: var(--muted) }
 .good { color: var(--good); font-weight: 600 }
 .bad { color: var(--bad) }

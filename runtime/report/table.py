@@ -23,7 +23,8 @@ class Column:
         right: aligned to the right, as numbers are.
         rank: among the columns that may be left out where there is no room, the lowest first;
             None for those that a row cannot do without.
-        short: the same cells in fewer letters, if there is a way.
+        short: the same cells in fewer letters, if there is a way,
+        detail: and what they leave out, in words.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Column:
     right: bool = False
     rank: int | None = None
     short: tuple[str, ...] | None = None
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Table:
 
     Attributes:
         title: over everything; empty for none.
-        facts: lines above.
+        facts: lines above,
+        brief: and those where all columns had to be shortened; empty for the same.
         columns: with equally many cells.
         notes: sentences below, which cells name by number, from 1.
         remarks: further sentences below.
@@ -50,6 +53,7 @@ class Table:
     columns: tuple[Column, ...]
     notes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    brief: tuple[str, ...] = ()
 
 
 def words(name: str, cells: Sequence[str], rank: int | None = None) -> Column:
@@ -99,7 +103,9 @@ def figures(
     )
     if not deviation:
         return Column(name, tuple(medians), right=True, rank=rank)
-    return Column(name, full, right=True, rank=rank, short=tuple(medians))
+    if full == tuple(medians):
+        return Column(name, full, right=True, rank=rank)
+    return Column(name, full, right=True, rank=rank, short=tuple(medians), detail="the deviation")
 
 
 def decimals(values: Sequence[float]) -> int:

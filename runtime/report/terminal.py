@@ -23,10 +23,14 @@ def lines(table: Table, width: int) -> list[str]:
             the least important on; if that is not enough, every row becomes a short list.
     """
     fitting, left_out = _fit(table.columns, width)
+    shortened = [c for c in fitting if c.detail and c not in table.columns]
+    left_out += [f"{column.detail} of {column.name}" for column in shortened]
     remarks = table.remarks
     if left_out:
-        remarks = (*remarks, f"Too narrow for {', '.join(left_out)}: -o md shows all columns.")
-    above = [line for fact in (table.title, *table.facts) for line in _wrapped(fact, width)]
+        remarks = (*remarks, f"Too narrow for {', '.join(left_out)}: -o md shows everything.")
+    detailed = any(column.detail and column in table.columns for column in fitting or table.columns)
+    facts = table.facts if detailed or not table.brief else table.brief
+    above = [line for fact in (table.title, *facts) for line in _wrapped(fact, width)]
     below = [
         line
         for number, note in enumerate(table.notes, 1)

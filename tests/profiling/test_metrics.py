@@ -120,10 +120,29 @@ def test_first_token_and_the_others_are_the_request(
     intervals: list[float], rest: float, inputs: int
 ) -> None:
     times = [sum(intervals[: i + 1]) for i in range(len(intervals))]
-    sample = replace(SAMPLE, token_ms=tuple(times), e2e_ms=times[-1] + rest, inputs=inputs)
+    sample = replace(
+        SAMPLE,
+        token_ms=tuple(times),
+        steps=len(times) - 1,
+        e2e_ms=times[-1] + rest,
+        inputs=inputs,
+    )
     found = values(context(turn(0, sample)))
     (first,), (others,) = found["ttft_ms"], found["tpot_ms"]
     assert first + (len(times) - 1) * others == pytest.approx(sample.e2e_ms)
+
+
+def test_a_batch_taken_one_by_one_has_neither_a_first_token_nor_a_time_per_token() -> None:
+    sample = replace(SAMPLE, steps=3)  # of two inputs: each has a first step
+    found = context(turn(0, sample))
+    metrics = metrics_of(found)
+    for name in ("ttft_ms", "tpot_ms"):
+        assert metrics[name].values(found) == []
+        assert "one by one" in metrics[name].why(profiles.ENVIRONMENT)
+        assert "-b 1" not in metrics_of(context(turn(0, SAMPLE)))[name].reason
+    assert metrics["e2e_ms"].values(found) == [52.0]
+    assert metrics["inputs_per_s"].values(found) == pytest.approx([2000 / 52])
+    assert metrics["tokens_per_s"].values(found) == pytest.approx([7000 / 38])
 
 
 def test_a_baseline_is_seen_from_outside() -> None:

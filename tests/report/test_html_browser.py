@@ -16,6 +16,7 @@ from edgedec.builtin import resolve_bundle
 from edgedec.runtime.profiling.plan import Plan
 from edgedec.runtime.profiling.profiler import here, profile
 from edgedec.runtime.profiling.record import Configuration, Effort, Profile
+from edgedec.runtime.report.change import in_words
 from edgedec.runtime.report.figures import number
 from edgedec.runtime.report.html import render_html
 from edgedec.runtime.schema import encode
@@ -194,9 +195,14 @@ def test_a_comparison_with_an_earlier_profile(browser: Browser, tmp_path: Path) 
     now, comparison = pages.compared()
     shown = Opened(browser, render_html(now, comparison), tmp_path / "report.html")
     table = shown.page.locator("table.earlier tbody")
+    shown.page.set_viewport_size({"width": 360, "height": 800})
     for change in (change for _, change in comparison.changes):
         line = table.locator("tr").filter(has_text=change.metric)
-        assert line.locator("td").nth(1).inner_text().startswith(change.verdict)
+        verdict = line.locator("td").first
+        assert verdict.inner_text() == in_words(change)
+        place = verdict.bounding_box()  # also on a telephone, without scrolling
+        assert place is not None
+        assert place["x"] + place["width"] <= 360
         ratio = line.locator("data").first
         assert float(ratio.get_attribute("value") or "nan") == change.ratio.median
     check(shown, now)

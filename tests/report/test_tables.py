@@ -23,10 +23,16 @@ from tests.profiling.profiles import (
     failed,
     profile,
     row,
+    sample,
+    summaries,
+    turn,
 )
 
 from edgedec.runtime.profiling.comparison import compare
 from edgedec.runtime.profiling.record import Configuration, Profile, Row, load_profile
+from edgedec.runtime.report.beside import FASTER
+from edgedec.runtime.report.change import SLOWER
+from edgedec.runtime.report.html import render_html
 from edgedec.runtime.report.markup import printable
 from edgedec.runtime.report.render import render
 from edgedec.runtime.report.settings import test_of as name_of_test
@@ -179,7 +185,48 @@ def test_what_has_no_room_is_named() -> None:
     narrow = render(two, "table", width=60)
     assert "Too narrow for cold start ms" in narrow
     assert "cold start ms" not in table_lines(narrow)[0]
-    assert "±" not in table_lines(render(two, "table", width=65))[1]
+    # The head does not promise what was left out either.
+    shortened = render(two, "table", width=65)
+    words = " ".join(shortened.split())
+    assert "±" not in shortened
+    assert "Medians of 6 requests in 3 rounds" in words
+    for name in ("TTFT ms", "TPOT ms", "e2e ms"):
+        assert f"the deviation of {name}" in words
+    assert "Medians (± standard deviation) of" in render(two, "table")
+
+
+def test_one_is_no_plural() -> None:
+    one = profile(row([[20.0]]))
+    for text in (render(one, "table"), render_html(one)):
+        assert re.search(r"1 request\b", text)
+        assert re.search(r"1 round\b", text)
+        assert not re.search(r"\b1 (requests|rounds|rows|figures|cores)\b", text)
+
+
+def test_more_layers_than_there_are_have_a_word() -> None:
+    drafting = row(what=configuration(depth="layerskip:exit=2,draft=4"))
+    assert "rejected" not in render(profile(drafting), "table")
+    turns = tuple(
+        replace(turn, samples=tuple(replace(s, drafted=9, accepted=3) for s in turn.samples))
+        for turn in drafting.turns
+    )
+    words = " ".join(render(profile(replace(drafting, turns=turns)), "table").split())
+    assert "layers: decoder layers that ran" in words
+    assert "rejected ones as well" in words
+
+
+def test_a_batch_taken_one_by_one_says_why_it_has_no_first_token() -> None:
+    turns = tuple(turn(number, [replace(sample(20.0), inputs=2, steps=3)]) for number in range(5))
+    what = configuration(batch=2, depth="ngram")
+    metrics, missing = summaries(turns, what)
+    taken = Row(what, None, turns, None, metrics, missing, ())
+    both = profile(row(FIVE, configuration(batch=2)), taken)
+    text = render(both, "table")
+    assert "TTFT ms, TPOT ms not measured: inputs were taken one by one" in text
+    page = render_html(both)
+    assert "inputs were taken one by one" in page
+    assert "ratio[e2e_ms]" in page
+    assert "ratio[tpot_ms]" not in page
 
 
 def test_tests_have_names() -> None:
@@ -368,25 +415,26 @@ def test_json_is_the_profile(tmp_path: Path, name: str) -> None:
 def test_ratios_say_which_way_they_go() -> None:
     text = render(profile(row(FIVE), named("small", row(slowed(FIVE, 0.8)))), "table")
     ratios = text[text.index("Ratios against g2p") :]
-    assert "above 1, the row is faster (smaller)" in " ".join(ratios.split())
+    assert FASTER in " ".join(ratios.split())
     assert re.search(
         r"^e2e128\+64  1\.25 \[1\.25, 1\.25\] .*  1\.00.*  1\.25 times as fast$",
         ratios,
         re.MULTILINE,
     )
     slow = render(profile(row(FIVE), named("large", row(slowed(FIVE, 2)))), "table")
-    assert slow.endswith("  takes 2.00 times as long\n")
+    assert "  takes 2.00 times as long\n" in slow
+    assert slow.endswith("Too narrow for the interval of peak: -o md shows everything.\n")
     few = render(profile(row(), named("small", row(slowed(ROUNDS, 0.5)))), "table")
-    assert few.endswith("  too few rounds to tell\n")
+    assert "  too few rounds to tell\n" in few
     same = render(profile(row(FIVE), named("twin", row(FIVE[::-1]))), "table")
-    assert same.endswith("  no clear difference\n")
+    assert "  no clear difference\n" in same
 
 
 @pytest.mark.parametrize(
     ("factor", "words", "verdict"),
     [
         (1.25, "slower", r"slower\. e2e ms of g2p e2e128\+64 grew by 25\.0% .*, and 2 more; .*"),
-        (1.0, "same", r"the same\. None of 4 figures grew by more than 5%\."),
+        (1.0, "not slower", r"not slower\. None of 4 figures grew by more than 5%\."),
         (0.5, "faster", r"faster\. 3 of 4 figures fell, and none grew by more than 5%\."),
     ],
 )
@@ -400,6 +448,18 @@ def test_a_comparison_ends_with_its_verdict(
     line = next(line for line in text.splitlines() if "e2e ms" in line and "TTFT" not in line)
     assert line.rstrip(" |").endswith(words)
     assert f"{factor:.3f}" in line
+    assert SLOWER in " ".join(text.split())
+
+
+def test_every_way_of_showing_says_the_same_direction() -> None:
+    """Of ratios above 1, some are good and some are bad."""
+    both = profile(row(FIVE), named("small", row(slowed(FIVE, 0.8))))
+    comparison = compare(both, both, 0.05)
+    pages = [render(both, form, comparison) for form in ("table", "md")]
+    for text in (*pages, render_html(both, comparison)):
+        words = " ".join(text.replace("\\", "").split())
+        assert FASTER in words
+        assert SLOWER in words
 
 
 def test_noise_and_few_rounds_are_named_with_a_way_out() -> None:
@@ -412,6 +472,39 @@ def test_noise_and_few_rounds_are_named_with_a_way_out() -> None:
     few = render(profile(), "table", compare(profile(), profile(), 0.05))
     assert "undecided: few rounds, try 5 rounds" in few
     assert few.endswith("Measure both with --rounds 5 -r 5 or more.\n")
+
+
+def test_noise_that_no_number_of_rounds_overcomes_is_named() -> None:
+    wild = [[20 * part] for part in (1.0, 9.0, 0.1, 2.0, 0.5)]
+    text = render(
+        profile(row(wild)), "table", compare(profile(row(FIVE)), profile(row(wild)), 0.05)
+    )
+    assert "undecided: noise, more than 200 rounds" in text
+    assert text.splitlines()[-1].endswith("Too noisy here: more than 200 rounds would be needed.")
+
+
+def test_warnings_of_both_profiles_are_told_once() -> None:
+    def warned(*shares: int) -> Profile:
+        return profile(
+            *(
+                row(what=configuration(batch=batch), warnings=[f"others used {share} % of it"])
+                for batch, share in enumerate(shares, 1)
+            )
+        )
+
+    comparison = compare(warned(11, 17), warned(12, 19), 0.05)
+    for form in ("table", "md"):
+        words = " ".join(render(warned(12, 19), form, comparison).split())
+        assert words.count("Warning of the old profile: others used 11 to 17 % of it.") == 1
+        assert words.count("Warning of the new profile: others used 12 to 19 % of it.") == 1
+
+
+def test_rows_with_other_texts_are_no_verdict() -> None:
+    what = replace(configuration(), text="words.txt", source_tokens=None)
+    both = profile(row(FIVE), row(FIVE, what))
+    text = render(both, "table", compare(both, both, 0.05))
+    assert "1 row with text is not compared" in text
+    assert "Verdict: undecided. 1 row could not be compared" in text.splitlines()[-1]
 
 
 def test_a_machine_that_changed_is_named() -> None:

@@ -10,6 +10,7 @@ from edgedec.runtime.profiling.ratios import first_label, ratios
 from edgedec.runtime.profiling.record import Profile
 from edgedec.runtime.profiling.rounds import COMPARED, MEMORY, by_round, over_rounds
 from edgedec.runtime.report.bars import Bar, Segment, chart
+from edgedec.runtime.report.beside import FASTER
 from edgedec.runtime.report.figures import NOTHING, figure, number, unit_of
 from edgedec.runtime.report.markup import Html, element, join
 from edgedec.runtime.report.rows import Shown, measured
@@ -48,7 +49,7 @@ def configurations(profile: Profile, rows: Sequence[Shown]) -> Section:
     if len(some) > 1:
         beside = _beside(profile, some)
         if beside:
-            parts.append(_explained(beside))
+            parts += _explained(beside)
         charted = {
             metric: words
             for metric, words in CHARTS.items()
@@ -67,17 +68,17 @@ def configurations(profile: Profile, rows: Sequence[Shown]) -> Section:
     )
 
 
-def _explained(beside: dict[int, Beside]) -> Html:
+def _explained(beside: dict[int, Beside]) -> list[Html]:
     references = {one.reference for one in beside.values()}
     first = "its reference (the first bundle with the same settings, or the first row of that work)"
     if len(references) == 1:
         first = next(iter(references))
-    return element(
-        "p",
+    words = (
         f"\N{MULTIPLICATION SIGN}: how many times as fast as {first}, or, of memory, as small. "
         "Each ratio is the median over rounds, in which all rows take turns; in parentheses, "
-        "between which values noise leaves it.",
+        "between which values noise leaves it."
     )
+    return [element("h3", f"Ratios: {FASTER}"), element("p", words)]
 
 
 def _beside(profile: Profile, rows: Sequence[Shown]) -> dict[int, Beside]:

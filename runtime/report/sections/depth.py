@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from edgedec.runtime.report.bars import Bar, Segment, chart
-from edgedec.runtime.report.figures import figure
+from edgedec.runtime.report.figures import counted, figure
 from edgedec.runtime.report.markup import Html, element, join
 from edgedec.runtime.report.rows import Shown, measured
 from edgedec.runtime.report.sections.section import Section, per_row
@@ -26,16 +26,17 @@ def depth(rows: Sequence[Shown]) -> Section:
 
 
 def _depth(one: Shown) -> list[Html]:
+    drafted = sum(sample.drafted or 0 for sample in one.samples)
+    accepted = sum(sample.accepted or 0 for sample in one.samples)
     parts = []
     layers = one.value("mean_layers")
     if layers is not None:
         told = figure(layers, one.index, "mean_layers", "p50")
-        parts.append(element("p", told, " decoder layers per token in the median."))
-    drafted = sum(sample.drafted or 0 for sample in one.samples)
-    accepted = sum(sample.accepted or 0 for sample in one.samples)
+        also = " Those of drafts count too, of rejected ones as well." if drafted else ""
+        parts.append(element("p", told, f" decoder layers per token in the median.{also}"))
     if drafted:
         share = figure(100 * accepted / drafted, one.index, "accepted_percent")
-        words = f"Drafts: {drafted:,} tokens, {accepted:,} accepted ("
+        words = f"Drafts: {counted(drafted, 'token')}, {accepted:,} accepted ("
         parts.append(element("p", words, share, " %)."))
     exits: Counter[str] = Counter()
     for sample in one.samples:
@@ -60,7 +61,7 @@ def _exits(one: Shown, exits: Counter[str]) -> Html:
                         data_row=one.index,
                         data_metric=f"exit[{layer}]",
                     ),
-                    f" tokens, {count / total:.1%}",
+                    f" tokens, {count / total:.1%}" if total else " tokens",
                 ]
             ),
             one.index,

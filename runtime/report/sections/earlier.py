@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from edgedec.runtime.profiling.comparison import Change, Comparison
+from edgedec.runtime.report.change import SLOWER, in_words, remarks
 from edgedec.runtime.report.figures import number, unit_of
 from edgedec.runtime.report.markup import Html, element
 from edgedec.runtime.report.page import grid
 from edgedec.runtime.report.rows import Shown
 from edgedec.runtime.report.sections.section import Section
 
-REASONS = {"noise": "too much noise", "few rounds": "too few rounds", "machine": "another machine"}
-VERDICTS = {"slower": "bad", "faster": "good", "undecided": "warn", "same": ""}
-HEAD = ("Configuration", "Metric", "Verdict", "Ratio", "Before", "Now")
+VERDICTS = {"slower": "bad", "faster": "good", "undecided": "warn", "not slower": ""}
+HEAD = ("Figure", "Verdict", "Ratio, new / old", "Old", "New")
+"""The verdict comes first: on a telephone, the others are a scroll away."""
 
 
 def earlier(comparison: Comparison | None, rows: list[Shown]) -> Section:
@@ -26,33 +27,30 @@ def earlier(comparison: Comparison | None, rows: list[Shown]) -> Section:
 def _parts(comparison: Comparison, rows: list[Shown]) -> list[Html]:
     names = {one.row.configuration: one.name for one in rows}
     words = (
-        f"{comparison.fail_over:.1%} more time or memory counts as slower. The ratio is now to "
-        "before, by round; in parentheses, between which values noise leaves it."
+        f"{comparison.fail_over:.1%} more time or memory counts as slower. Medians over rounds, "
+        "paired by number; in parentheses, between which values noise leaves them."
     )
     verdict = comparison.verdict
     parts = [
         element("p", element("strong", f"All in all: {verdict}. "), words),
-        *(element("p", note, class_="note", role="note") for note in comparison.notes),
+        *(element("p", note, class_="note", role="note") for note in remarks(comparison)),
     ]
     lines = [
         _line(names.get(row.new, row.new.bundle), change) for row, change in comparison.changes
     ]
     if lines:
-        caption = "Medians of the rounds that both profiles have."
+        caption = "Of the rounds that both profiles have."
+        parts.append(element("h3", f"Ratios to the old profile: {SLOWER}"))
         parts.append(grid(caption, HEAD, lines, "earlier"))
     return parts
 
 
 def _line(name: str, change: Change) -> Html:
     ratio, unit = change.ratio, unit_of(change.metric)
-    verdict = change.verdict if change.reason is None else f"undecided: {REASONS[change.reason]}"
-    if change.rounds is not None:
-        verdict += f"; {change.rounds:,} rounds may tell"
     return element(
         "tr",
-        element("th", name, scope="row"),
-        element("td", change.metric),
-        element("td", verdict, class_=f"text {VERDICTS[change.verdict]}".strip()),
+        element("th", f"{name} ", element("span", change.metric, class_="of"), scope="row"),
+        element("td", in_words(change), class_=f"text {VERDICTS[change.verdict]}".strip()),
         element(
             "td",
             element("data", f"{ratio.median:.3f}", value=ratio.median),

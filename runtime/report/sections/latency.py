@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edgedec.runtime.profiling.record import Sample, Turn
 from edgedec.runtime.profiling.summary import median
 from edgedec.runtime.report.bars import Bar, Segment, chart, legend
-from edgedec.runtime.report.figures import figure, number
+from edgedec.runtime.report.figures import counted, figure, number
 from edgedec.runtime.report.markup import Html, join
 from edgedec.runtime.report.rows import Shown, measured
 from edgedec.runtime.report.sections.section import Section, per_row
@@ -96,7 +96,7 @@ def _waterfall(one: Shown) -> list[Html]:
         if name == "steps":
             bars += _inside(sample, value, at, one.index)
         at += value
-    tokens = f"{sample.new_tokens:,} token{'' if sample.new_tokens == 1 else 's'}"
+    tokens = counted(sample.new_tokens, "token")
     caption = (
         f"The request in the middle, of round {sample.round + 1}: "
         f"{number(sample.e2e_ms)} ms for {tokens}."
@@ -131,7 +131,7 @@ def _inside(sample: Sample, steps: float, at: float, row: int) -> list[Bar]:
 
 def _name(phase: str, sample: Sample) -> str:
     steps = sample.steps if sample.steps is not None else len(sample.token_ms) - 1
-    return f"{steps:,} further step{'' if steps == 1 else 's'}" if phase == "steps" else phase
+    return counted(steps, "further step") if phase == "steps" else phase
 
 
 def _shown(value: float, sample: Sample, row: int, name: str) -> Html:

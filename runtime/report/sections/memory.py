@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgedec.runtime.profiling.metrics import threads_of
 from edgedec.runtime.profiling.record import Profile
 from edgedec.runtime.report.bars import Bar, Segment, chart, legend
 from edgedec.runtime.report.figures import figure, number
@@ -54,9 +55,7 @@ def _memory(one: Shown) -> list[Bar]:
         if (value := one.value(metric)) is not None
     ]
     mark = None if peak is None else Segment("peak", peak, metric=PEAK)
-    return [
-        Bar(one.name, segments, Html(", ").join(shown) and _listed(shown), one.index, mark=mark)
-    ]
+    return [Bar(one.name, segments, _listed(shown), one.index, mark=mark)]
 
 
 def _listed(words: Sequence[str]) -> Html:
@@ -111,11 +110,9 @@ def _fraction(profile: Profile, one: Shown) -> Bar:
 
 
 def _bandwidth(profile: Profile, one: Shown) -> float | None:
-    """Of the row's threads; where the device chose them, only a single one can be theirs."""
-    known, threads = profile.environment.bandwidth_gb_s, one.row.configuration.threads
-    if threads is None:
-        return next(iter(known.values())) if len(known) == 1 else None
-    return known.get(str(threads))
+    """Of the row's threads."""
+    there = profile.environment
+    return there.bandwidth_gb_s.get(str(threads_of(one.row.configuration, there)))
 
 
 def _bandwidths(profile: Profile) -> Html:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgedec.runtime.profiling.record import Profile, Summary
-from edgedec.runtime.report.figures import NOTHING, figure, number, stat_of, unit_of
+from edgedec.runtime.report.figures import NOTHING, counted, figure, number, stat_of, unit_of
 from edgedec.runtime.report.markup import Html, element
 from edgedec.runtime.report.page import grid
 from edgedec.runtime.report.rows import Shown, in_common
@@ -32,8 +32,7 @@ def title(profile: Profile) -> str:
 def overview(profile: Profile, rows: Sequence[Shown]) -> list[Html]:
     """All that stands above the first section."""
     machine = profile.environment
-    cores = f"{machine.cores:,} core{'' if machine.cores == 1 else 's'}"
-    where = f"{machine.cpu}, {cores}, {machine.system}"
+    where = f"{machine.cpu}, {counted(machine.cores, 'core')}, {machine.system}"
     when = f"{machine.date}, {profile.producer}"
     parts = [
         element("p", where, class_="lead"),
@@ -53,9 +52,9 @@ def overview(profile: Profile, rows: Sequence[Shown]) -> list[Html]:
 
 def _effort(profile: Profile) -> str:
     effort = profile.effort
-    rounds = f"{effort.rounds:,} round{'' if effort.rounds == 1 else 's'}"
+    rounds = counted(effort.rounds, "round")
     how = "a fresh process each" if effort.fresh else "all in one process"
-    return f"{effort.repetitions:,} requests per row in {rounds}, {how}"
+    return f"{counted(effort.repetitions, 'request')} per row in {rounds}, {how}"
 
 
 def _banners(profile: Profile, rows: Sequence[Shown]) -> list[Html]:
@@ -66,7 +65,7 @@ def _banners(profile: Profile, rows: Sequence[Shown]) -> list[Html]:
     failed = [one for one in rows if one.row.error is not None]
     if failed:
         lines = [element("li", f"{one.name}: {one.row.error}") for one in failed]
-        lead = f"{len(failed):,} of {len(rows):,} rows failed."
+        lead = f"{len(failed):,} of {counted(len(rows), 'row')} failed."
         found.append(
             element("div", lead, element("ul", *lines), class_="note bad failed", role="note")
         )

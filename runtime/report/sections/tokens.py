@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
+from edgedec.runtime.profiling.metrics import one_by_one
 from edgedec.runtime.profiling.record import Sample
 from edgedec.runtime.profiling.summary import median, percentile
 from edgedec.runtime.report.axes import Axis, Point, Series, from_zero, plot
@@ -55,6 +56,8 @@ def _timeline(group: Sequence[Shown]) -> Html:
         "When each token came. Thin: single requests; bold: medians, or, where requests have "
         "different lengths, the one in the middle."
     )
+    if any(one_by_one(sample) for one in group for sample in one.samples):
+        caption += " Where a batch's inputs are taken one by one: tokens of all inputs, in turn."
     x, y = from_zero("ms since the request", ends), Axis("tokens", 0.0, max(most))
     key = names(group)
     return plot(series, x, y, caption, f"Token timeline. {'; '.join(told)}.", key=key)
