@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgedec.errors import InputError
+from edgedec.runtime.profiling.sound import check_profile
 from edgedec.runtime.schema import SchemaError, decode, encode
 
 SCHEMA_VERSION = 1
@@ -366,13 +367,14 @@ def load_profile(path: str | Path) -> Profile:
     """Read a profile that ``-o json`` or ``--save`` wrote.
 
     Raises:
-        InputError: there is no such file, or it is no profile, or one of a newer edgedec.
+        InputError: there is no such file, or it is no profile, one of a newer edgedec, or one with
+            values that cannot be.
     """
     try:
         value: Any = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the profile {path}: {error.strerror}.") from error
-    except ValueError as error:  # also of UTF-8
+    except (ValueError, RecursionError) as error:  # also of UTF-8
         raise InputError(f"{path} is not a profile in JSON: {error}.") from error
     version = value.get("schema_version") if isinstance(value, dict) else None
     if type(version) is int and version > SCHEMA_VERSION:
@@ -381,6 +383,8 @@ def load_profile(path: str | Path) -> Profile:
             f"{SCHEMA_VERSION}: upgrade edgedec (pip install -U edgedec)."
         )
     try:
-        return decode(Profile, value)
+        profile = decode(Profile, value)
+        check_profile(profile)
     except SchemaError as error:
         raise InputError(f"{path} is not a profile of `edgedec profile`: {error}.") from error
+    return profile

@@ -22,10 +22,12 @@ from typing import Any, TypeVar, cast
 from edgedec.errors import BundleError, DeviceError, InputError
 from edgedec.runtime.bundle import Bundle, open_bundle
 from edgedec.runtime.manifest import MANIFEST
+from edgedec.runtime.profiling.awaited import Awaited
 from edgedec.runtime.profiling.board import BLOCK, Ask, SentFile
 from edgedec.runtime.profiling.plan import Measured, Plan
 from edgedec.runtime.profiling.profiler import Site, facts_of
 from edgedec.runtime.profiling.record import Environment
+from edgedec.runtime.profiling.sound import check_values
 from edgedec.runtime.profiling.transport import MARK, Transport, parse
 from edgedec.runtime.schema import SchemaError, decode, encode
 
@@ -114,7 +116,7 @@ def _talk(
     with _board(prefix, python) as (far, free_bytes):
         far.send(_line(parcel.ask))
         answers = _answers(far)
-        yield _decode(far, Environment, next(answers, {}).get("environment"))
+        yield _decode(far, Environment, next(answers, {}).get("environment"), check_values)
         yield from broken
         if free_bytes < parcel.bytes:
             raise DeviceError(
@@ -123,17 +125,15 @@ def _talk(
                 f'(--via "{prefix} env TMPDIR=FOLDER").'
             )
         _send(far, parcel, copied)
-        # a row has a turn per round and one of operators: a device with more to say is broken
-        most = len(rows) * (plan.effort.rounds + 1)
+        awaited = Awaited(parcel.ask.plan)
         for answer in answers:
             if "measured" in answer:
-                event = _decode(far, Measured, answer["measured"])
-                most -= 1
-                if most < 0 or not 0 <= event.row < len(rows):
-                    raise far.died("answers for rows that nobody asked for")
+                event = _decode(far, Measured, answer["measured"], awaited.take)
                 yield replace(event, row=rows[event.row])
             elif note is not None and isinstance(answer.get("note"), str):
                 note(answer["note"][:1000])
+        if awaited.count:
+            raise far.died(f"ended with {awaited.count:,} turns missing")
 
 
 @dataclass(frozen=True)
@@ -236,10 +236,11 @@ def _board(prefix: str, python: str) -> Iterator[tuple[Transport, int]]:
         seen = ""
         for answer in far.answers():
             if answer.startswith("{"):
-                free = _parsed(far, answer).get("ready")
-                if not isinstance(free, dict) or type(free.get("free_bytes")) is not int:
+                ready = _parsed(far, answer).get("ready")
+                free = ready.get("free_bytes") if isinstance(ready, dict) else None
+                if type(free) is not int or not 0 <= free < 1 << 63:
                     break
-                yield far, free["free_bytes"]
+                yield far, free
                 return
             _check(answer, python, ours)
             seen = answer
@@ -295,11 +296,13 @@ def _parsed(far: Transport, text: str) -> dict[str, Any]:
         raise far.died(f"sent an answer that cannot be read: {error}") from error
 
 
-def _decode(far: Transport, kind: type[T], value: Any) -> T:
+def _decode(far: Transport, kind: type[T], value: Any, check: Callable[[T], None]) -> T:
     try:
-        return decode(kind, value)
+        found = decode(kind, value)
+        check(found)
     except SchemaError as error:
-        raise far.died(f"sent an answer that is none: {error}") from error
+        raise far.died(f"sent an answer that cannot be: {str(error)[:300]}") from error
+    return found
 
 
 def _word(python: str) -> str:

@@ -10,16 +10,42 @@ import json
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgedec.errors import InputError
 from edgedec.runtime.profiling.records import Run
+from edgedec.runtime.schema import decode
 from edgedec.runtime.spans import Span
 
 Event = dict[str, Any]
 DEPTH = {"request": 0, "phase": 1, "run": 2, "work": 2, "operator": 3}
 """Kind of event -> how many others it lies inside of."""
+
+
+@dataclass(frozen=True)
+class Complete:
+    """An event as `span_events` and `operator_events` make it."""
+
+    name: str
+    cat: Literal["request", "phase", "run", "work", "operator"]
+    ph: Literal["X"]
+    ts: float
+    dur: float
+    pid: int
+    tid: int
+    args: dict[str, int | str]
+
+
+def check_events(events: Iterable[Event]) -> None:
+    """Refuse events of somebody else that are not like ours.
+
+    Raises:
+        SchemaError: a key is missing or unknown, or a value has the wrong type.
+    """
+    for index, event in enumerate(events):
+        decode(Complete, event, f"events.{index}")
 
 
 def span_events(spans: Iterable[Span], *, pid: int, tid: int, zero: float) -> list[Event]:

@@ -18,6 +18,8 @@ MARK = "#edgedec "
 """What our lines begin with: login scripts and ``adb shell`` put others between them."""
 MAX_LINE = 1 << 26
 """Bytes of one line of ours, and of all others together; a trace of a long request has a tenth."""
+LONGEST_MESSAGE = 200
+"""Characters of a line of somebody else that a message quotes."""
 PATIENCE = 10.0
 """Seconds that the far side has to stop its worker and to remove what was copied."""
 
@@ -105,7 +107,7 @@ class Transport:
             others += len(line)
             if others > MAX_LINE:
                 raise self.died("sends what is no answer, and does not end")
-            self._last_other = printable(line) or self._last_other
+            self._last_other = message(line) or self._last_other
         self._ended = True
 
     def died(self, what: str) -> DeviceError:
@@ -123,7 +125,7 @@ class Transport:
     def _read_errors(self, stream: IO[bytes]) -> None:
         with stream:
             while line := stream.readline(MAX_LINE):
-                self._last_error = printable(line) or self._last_error
+                self._last_error = message(line) or self._last_error
 
 
 def parse(answer: str) -> dict[str, Any]:
@@ -141,9 +143,12 @@ def parse(answer: str) -> dict[str, Any]:
     return value
 
 
-def printable(line: bytes) -> str:
-    """The beginning of a line of somebody else, for a message."""
-    return UNPRINTABLE.sub(" ", line[:1000].decode(errors="replace")).strip()[:300]
+def message(line: bytes) -> str:
+    """The beginning of a line of somebody else; nothing of one that has our own words in it."""
+    if MARK.encode() in line:  # a program that repeats the script instead of running it
+        return ""
+    text = line[: 4 * LONGEST_MESSAGE].decode(errors="replace")
+    return "".join(c if c.isprintable() else " " for c in text).strip()[:LONGEST_MESSAGE]
 
 
 def _clean(value: Any) -> Any:

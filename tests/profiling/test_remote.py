@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.profiling import profiles
 
 from edgedec.builtin import resolve_bundle
 from edgedec.errors import BundleError, DeviceError, InputError
 from edgedec.runtime.profiling import remote, transport
 from edgedec.runtime.profiling.plan import Measured, Plan
 from edgedec.runtime.profiling.record import Configuration, Effort, Environment
-from edgedec.runtime.schema import encode
+from edgedec.runtime.profiling.trace import span_events
+from edgedec.runtime.schema import decode, encode
+from edgedec.runtime.spans import Span
 
 SSHD = Path("/usr/sbin/sshd")
 
@@ -323,6 +326,8 @@ def test_a_home_in_the_name_of_python(
         ("true", DeviceError, r"does not answer\."),
         ("sh -c 'echo went wrong >&2; exit 255'", DeviceError, 'message: "went wrong"'),
         ("sh -c 'echo went wrong; exit 255'", DeviceError, 'message: "went wrong"'),
+        ("echo", DeviceError, r"does not answer\.$"),
+        ("sh -c 'echo \"$0\" >&2'", DeviceError, r"does not answer\.$"),
         ("script -qe /dev/null -c", DeviceError, r"is given a terminal.*ssh -T"),
     ],
 )
@@ -408,8 +413,88 @@ def test_answers_that_are_none(
 
 def test_more_answers_than_rows(bundle: Path, impostor: Impostor) -> None:
     python = impostor(*map(line, (READY, MACHINE, EVENT, EVENT, EVENT)))
-    with pytest.raises(DeviceError, match="rows that nobody asked for"):
+    with pytest.raises(DeviceError, match="nobody asked for it"):
         events_of(bundle, python)
+
+
+@pytest.mark.parametrize("free", [-1, 1 << 70, -(10**400), 1.0, None])
+def test_room_that_cannot_be(bundle: Path, impostor: Impostor, free: object) -> None:
+    python = impostor(line({"ready": {"free_bytes": free}}), line(MACHINE))
+    with pytest.raises(DeviceError, match="could not start"):
+        events_of(bundle, python)
+
+
+TRACE = span_events([Span("run", "decoder", 0.0, 0.5)], pid=1, tid=1, zero=0.0)
+
+
+def good_turn(number: int) -> dict[str, Any]:
+    return {"row": 0, "turn": encode(profiles.turn(number, [profiles.sample(20.0)]))}
+
+
+GOOD = [
+    good_turn(0),
+    good_turn(1),
+    {"row": 0, "operators": encode(profiles.OPERATORS), "events": TRACE},
+]
+
+
+def answered(bundle: Path, impostor: Impostor, *measured: Any) -> list[Measured]:
+    """Of a plan that asks for two turns and a trace."""
+    answers = (READY, MACHINE, *({"measured": one} for one in measured), END)
+    asked = plan_of({"a": str(bundle)}, row("a"), rounds=2, repetitions=2)
+    far = remote.site(
+        replace(asked, operators=True, trace=True), "sh -c", impostor(*map(line, answers))
+    )
+    return list(far.events)
+
+
+def changed(one: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """An answer with another value somewhere."""
+    copy: dict[str, Any] = json.loads(json.dumps(one))
+    *parents, last = path.split(".")
+    place: Any = copy
+    for key in parents:
+        place = place[int(key) if key.isdecimal() else key]
+    place[last] = value
+    return copy
+
+
+def test_all_that_was_asked_for(bundle: Path, impostor: Impostor) -> None:
+    assert encode(answered(bundle, impostor, *GOOD)) == [encode(decode(Measured, e)) for e in GOOD]
+    failed = {"row": 0, "error": "it failed."}
+    assert len(answered(bundle, impostor, GOOD[0], failed)) == 2
+    assert len(answered(bundle, impostor, *GOOD[:2], {"row": 0, "operators_error": "full."})) == 3
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ([], "ended with 3 turns missing"),
+        (GOOD[:2], "ended with 1 turns missing"),
+        ([GOOD[0], GOOD[2]], "ended with 1 turns missing"),
+        ([GOOD[0], GOOD[0]], "nobody asked for it"),
+        ([good_turn(2)], "nobody asked for it"),
+        ([changed(GOOD[0], "row", 1)], "nobody asked for it"),
+        ([changed(GOOD[0], "row", -1)], "row must be"),
+        ([changed(GOOD[0], "turn.round", -5)], "turn.round must be"),
+        ([changed(GOOD[0], "turn.samples", [])], "0 of 1"),
+        ([{"row": 0}], "must be one of"),
+        ([{**GOOD[0], "error": "it failed."}], "must be one of"),
+        ([{**GOOD[0], "events": TRACE}], "events belong to operators"),
+        ([{"row": 0, "error": "x" * 20_000}], "more than 10,000 characters"),
+        ([{"row": 0, "error": "it failed."}, GOOD[0]], "nobody asked for it"),
+        ([changed(GOOD[2], "events.0.cat", "other")], "events.0.cat"),
+        ([changed(GOOD[2], "events.0.ts", 1e300)], "events.0.ts"),
+        ([changed(GOOD[2], "operators.e2e_ms", 0)], "operators.e2e_ms"),
+        ([changed(GOOD[0], "turn.samples.0.e2e_ms", 0)], "samples.0.e2e_ms must be"),
+    ],
+)
+def test_answers_that_cannot_be(
+    bundle: Path, impostor: Impostor, answers: list[Any], says: str
+) -> None:
+    with pytest.raises(DeviceError, match=says) as caught:
+        answered(bundle, impostor, *answers)
+    assert len(str(caught.value)) < 600
 
 
 def test_noise_without_end(
@@ -439,4 +524,5 @@ def test_answers_contain_nothing_that_a_terminal_obeys(answer: dict[str, str]) -
 
 @given(st.binary())
 def test_messages_are_printable(data: bytes) -> None:
-    assert transport.printable(data).isprintable() or not data.isascii()
+    assert transport.message(data).isprintable()
+    assert len(transport.message(data)) <= 200

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from edgedec.errors import InputError
 from edgedec.runtime.profiling.records import Node, Run
-from edgedec.runtime.profiling.trace import Event, operator_events, span_events, write_trace
+from edgedec.runtime.profiling.trace import (
+    Event,
+    check_events,
+    operator_events,
+    span_events,
+    write_trace,
+)
+from edgedec.runtime.schema import SchemaError
 from edgedec.runtime.spans import Kind, Span
 
 Pairs = list[tuple[Span, Run]]
@@ -100,7 +107,9 @@ def check_thread(events: list[dict[str, Any]]) -> None:
 @given(made=requests())
 def test_events_lie_inside_of_each_other(made: tuple[list[Span], Pairs], target: Path) -> None:
     spans, pairs = made
-    events = written(target, ("x", events_of(spans, pairs)))
+    made_of = events_of(spans, pairs)
+    check_events(made_of)
+    events = written(target, ("x", made_of))
     shown = [event for event in events if event["ph"] != "M"]
     check_thread(shown)
     assert len(shown) == len(spans) + sum(len(run.nodes) for _, run in pairs)
@@ -158,6 +167,31 @@ def test_processes_have_names_and_numbers_of_their_own(target: Path) -> None:
     assert named == {1: "g2p -s 8 <b>", 2: "é"}
     threads = {(e["pid"], e["tid"]) for e in events if e["name"] == "thread_name"}
     assert threads == {(e["pid"], e["tid"]) for e in events if e["ph"] == "X"} == {(1, 7), (2, 7)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cat": "other"},
+        {"ph": "B"},
+        {"ts": "0"},
+        {"dur": float("inf")},
+        {"tid": None},
+        {"tid": [1]},
+        {"args": {"step": None}},
+        {"args": []},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_events_of_others_are_like_ours(change: dict[str, Any]) -> None:
+    (event,) = span_events([spanned("run", "decoder", 0, 5)], pid=1, tid=1, zero=0.0)
+    check_events([event])
+    with pytest.raises(SchemaError, match=r"events\.1"):
+        check_events([event, event | change])
+    for key in event:
+        with pytest.raises(SchemaError, match=f"events.0.{key} is missing"):
+            check_events([{other: event[other] for other in event if other != key}])
 
 
 def test_a_trace_is_written_as_a_whole(tmp_path: Path) -> None:
