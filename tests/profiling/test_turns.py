@@ -17,9 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.profiling.plans import plan, row, text_row
+from tests.profiling.profiles import ENVIRONMENT
 
 from edgedec.errors import InputError
 from edgedec.runtime.profiling import turns
+from edgedec.runtime.profiling.collect import collect
 from edgedec.runtime.profiling.plan import Measured
 from edgedec.runtime.profiling.turns import count_turns, jobs_of, measure
 
@@ -177,6 +179,10 @@ def test_operators_that_fail_leave_the_row_and_no_files(
     assert [event.turn is None for event in events] == [False] * 4 + [True] * 2
     assert [event.error for event in events] == [None] * 6
     assert why in (events[4].operators_error or "")
+    found = collect(sweep, ENVIRONMENT, {}, events, complete=True).rows[0]
+    assert found.error is None
+    assert len(found.turns) == 2
+    assert all(why in found.missing[name] for name in ("operators", "cross_kv_ms"))
     assert not list(temporary.iterdir())
 
 
