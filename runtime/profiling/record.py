@@ -386,5 +386,7 @@ def load_profile(path: str | Path) -> Profile:
         profile = decode(Profile, value)
         check_profile(profile)
     except SchemaError as error:
-        raise InputError(f"{path} is not a profile of `edgedec profile`: {error}.") from error
+        # It quotes keys and values of the file, and a terminal obeys control characters.
+        what = "".join(c if c.isprintable() else " " for c in str(error)[:300])
+        raise InputError(f"{path} is not a profile of `edgedec profile`: {what}.") from error
     return profile

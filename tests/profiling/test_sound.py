@@ -41,6 +41,8 @@ WRONG = [
     (f"{SAMPLE}.accepted", 3),
     (f"{SAMPLE}.round", 1),
     (f"{SAMPLE}.runs_ms", {"x" * 20_000: 1}),
+    (f"{SAMPLE}.runs_ms", {"\x1b[2J\n": -1}),
+    (f"{SAMPLE}.runs_ms", {"x" * 20_000: "y"}),
     ("rows.0.turns.0.round", -5),
     ("rows.0.turns.0.round", 1),
     ("rows.0.turns.0.round", 99),
@@ -108,6 +110,13 @@ def test_what_cannot_be_is_said(tmp_path: Path, path: str, value: Any) -> None:
     sentence = refused(file)
     assert "p.json is not a profile" in sentence
     assert path.partition(".")[0] in sentence
+
+
+def test_a_round_is_there_once(tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    turn = with_value("complete", new=True)["rows"][0]["turns"][0]
+    file.write_text(json.dumps(with_value("rows.0.turns", [turn, turn])))
+    assert "a round twice" in refused(file)
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "[" * 200_000 + "]" * 200_000])
