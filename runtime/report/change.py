@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from edgedec.runtime.profiling.comparison import (
     Change,
@@ -52,7 +52,7 @@ def change_table(comparison: Comparison) -> Table | None:
             rule,
         ),
         columns=tuple(columns),
-        remarks=tuple(_remarks(comparison)),
+        remarks=tuple(remarks(comparison)),
     )
 
 
@@ -120,20 +120,17 @@ def _advice(undecided: Sequence[Change]) -> str:
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """Its notes; those that differ in figures only are one."""
-    return merged([printable(note) for note in comparison.notes])
-
-
-def _remarks(comparison: Comparison) -> Iterator[str]:
-    yield from remarks(comparison)
+    """Its notes, those that differ in figures only as one, and whether the machine has changed."""
+    found = merged([printable(note) for note in comparison.notes])
     machine = comparison.machine
     if machine is not None and other_machine(machine):
         way = "longer" if machine.median > 1 else "shorter"
-        yield (
+        found.append(
             f"The machine has changed: a fixed piece of work took {machine.median:.2f} times as "
             f"long as then ({interval_of(machine)}), so times are {way} for every bundle. Verdicts "
             "on times are those that hold in its units too."
         )
+    return found
 
 
 def _figures(name: str, values: Sequence[float], rank: int) -> Column:

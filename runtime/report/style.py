@@ -37,6 +37,7 @@ tbody th { font-weight: 400; white-space: normal; overflow-wrap: anywhere }
 @media (max-width: 40rem) { .wide tbody th { max-width: 8.5rem } }
 td.text { text-align: left; white-space: normal; min-width: 12rem }
 .earlier td.text { min-width: 8rem }
+.earlier thead th:nth-child(2) { text-align: left }
 .earlier .of { display: block; color: var(--muted) }
 .sd, .muted { color: var(--muted) }
 .good { color: var(--good); font-weight: 600 }

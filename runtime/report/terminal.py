@@ -23,8 +23,11 @@ def lines(table: Table, width: int) -> list[str]:
             the least important on; if that is not enough, every row becomes a short list.
     """
     fitting, left_out = _fit(table.columns, width)
-    shortened = [c for c in fitting if c.detail and c not in table.columns]
-    left_out += [f"{column.detail} of {column.name}" for column in shortened]
+    shortened: dict[str, list[str]] = {}
+    for column in fitting:
+        if column.detail and column not in table.columns:
+            shortened.setdefault(column.detail, []).append(column.name)
+    left_out += [f"{detail} of {' and '.join(names)}" for detail, names in shortened.items()]
     remarks = table.remarks
     if left_out:
         remarks = (*remarks, f"Too narrow for {', '.join(left_out)}: -o md shows everything.")

@@ -219,8 +219,9 @@ def test_slowdowns_are_found() -> None:
 
 def test_at_its_limit_a_verdict_is_false_one_time_in_twenty_at_most() -> None:
     random = np.random.default_rng(0)
+    edges: dict[Verdict, float] = {"slower": 1.05, "not slower": 1.05, "faster": 1 / 1.05}
     for rounds in (5, 8, 10, 20):
-        for edge, verdict in ((1.05, "slower"), (1.05, "not slower"), (1 / 1.05, "faster")):
+        for verdict, edge in edges.items():
             found = np.exp(random.normal(math.log(edge), 0.03, (2000, rounds)))
             verdicts = [judge(ratio_of(values), 0.05) for values in found.tolist()]
             # 0.05 and three deviations of such a share

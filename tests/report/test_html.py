@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from itertools import pairwise
@@ -11,11 +12,12 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.profiling.profiles import configuration, profile
 from tests.report import pages
 
 from edgedec.runtime.profiling.metrics import COMPONENT, METRICS
 from edgedec.runtime.profiling.record import Profile
-from edgedec.runtime.report import axes
+from edgedec.runtime.report import axes, bars
 from edgedec.runtime.report.definitions import definition
 from edgedec.runtime.report.figures import number
 from edgedec.runtime.report.html import render_html
@@ -245,6 +247,26 @@ def test_phases_add_up() -> None:
 def test_numbers_have_three_digits(value: float) -> None:
     assert float(number(value).replace(",", "")) == pytest.approx(value, rel=5.1e-3)
     assert len(number(value).replace(",", "").replace(".", "").lstrip("0")) >= 3 or value < 1e-4
+
+
+@given(st.lists(st.sampled_from([0.0, 5e-324, 1e-9, 1.0, 1e308, math.inf]), max_size=4))
+def test_bars_have_a_width_whatever_their_values_are(values: list[float]) -> None:
+    one = bars.Bar("name", [bars.Segment("part", value) for value in values], "", 0)
+    for style in (
+        part.attrib.get("style", "") for part in parse(bars.chart([one], "", "ms")).iter()
+    ):
+        for share in re.findall(r"(?:left|width):([^;]*)%", style):
+            assert 0 <= float(share) <= 100.0001
+
+
+def test_exits_of_no_token_divide_nothing() -> None:
+    what = configuration(depth="early_exit")
+    made = pages.full_row(what, rounds=1, each=1)
+    turns = tuple(
+        replace(turn, samples=tuple(replace(one, exits={"3": 0}) for one in turn.samples))
+        for turn in made.turns
+    )
+    assert "after layer 3" in said(render_html(profile(pages.put_together(turns, what))))
 
 
 def test_numbers_for_people() -> None:

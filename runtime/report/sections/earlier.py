@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from edgedec.runtime.profiling.comparison import Change, Comparison
-from edgedec.runtime.report.change import SLOWER, in_words, remarks
+from edgedec.runtime.report.beside import coverage
+from edgedec.runtime.report.change import SLOWER, in_words, remarks, verdict
 from edgedec.runtime.report.figures import number, unit_of
 from edgedec.runtime.report.markup import Html, element
 from edgedec.runtime.report.page import grid
@@ -26,22 +27,21 @@ def earlier(comparison: Comparison | None, rows: list[Shown]) -> Section:
 
 def _parts(comparison: Comparison, rows: list[Shown]) -> list[Html]:
     names = {one.row.configuration: one.name for one in rows}
-    words = (
-        f"{comparison.fail_over:.1%} more time or memory counts as slower. Medians over rounds, "
-        "paired by number; in parentheses, between which values noise leaves them."
-    )
-    verdict = comparison.verdict
-    parts = [
-        element("p", element("strong", f"All in all: {verdict}. "), words),
-        *(element("p", note, class_="note", role="note") for note in remarks(comparison)),
-    ]
+    parts = [element("p", element("strong", verdict(comparison)))]
     lines = [
         _line(names.get(row.new, row.new.bundle), change) for row, change in comparison.changes
     ]
     if lines:
-        caption = "Of the rounds that both profiles have."
+        ends = coverage([change.ratio for _, change in comparison.changes])
+        caption = (
+            "Of the rounds that both profiles have, paired by number. Ratios are medians over "
+            f"rounds, with {ends}."
+        )
         parts.append(element("h3", f"Ratios to the old profile: {SLOWER}"))
         parts.append(grid(caption, HEAD, lines, "earlier"))
+    notes = [element("li", note) for note in remarks(comparison)]
+    if notes:
+        parts.append(element("div", element("ul", *notes), class_="note", role="note"))
     return parts
 
 
