@@ -132,9 +132,9 @@ def device() -> Cpu:
     return Cpu()
 
 
-def default_threads() -> int:
-    """Threads of a session that was asked for none."""
-    return min(available_cores(), MAX_DEFAULT_THREADS)
+def default_threads(cores: int | None = None) -> int:
+    """Threads of a session that was asked for none, on a machine of so many cores; None: here."""
+    return min(available_cores() if cores is None else cores, MAX_DEFAULT_THREADS)
 
 
 def available_cores() -> int:

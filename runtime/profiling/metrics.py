@@ -206,10 +206,10 @@ def _bandwidth(sample: Sample, context: Context) -> float | None:
 
 def threads_of(configuration: Configuration, environment: Environment) -> int:
     """Threads that were computed with; the choice of that machine where none were asked for."""
-    from edgedec.devices.cpu import MAX_DEFAULT_THREADS
+    from edgedec.devices.cpu import default_threads
 
     asked = configuration.threads
-    return min(environment.cores, MAX_DEFAULT_THREADS) if asked is None else asked
+    return default_threads(environment.cores) if asked is None else asked
 
 
 _IDS = "inputs were synthetic ids: -f FILE measures it"

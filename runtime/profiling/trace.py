@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgedec.errors import InputError
 from edgedec.runtime.profiling.records import Run
 from edgedec.runtime.schema import decode
 from edgedec.runtime.spans import Span
+from edgedec.runtime.text_file import write_text
 
 Event = dict[str, Any]
 DEPTH = {"request": 0, "phase": 1, "run": 2, "work": 2, "operator": 3}
@@ -113,18 +112,7 @@ def write_trace(path: str | Path, processes: Sequence[tuple[str, Sequence[Event]
     text = json.dumps(
         {"traceEvents": events, "displayTimeUnit": "ms"}, ensure_ascii=False, separators=(",", ":")
     )
-    path = Path(path)
-    try:
-        if path.exists() and not path.is_file():  # such as /dev/null
-            path.write_text(text, encoding="utf-8")
-            return
-        target = path.resolve()
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            partial = Path(folder) / target.name
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(target)
-    except OSError as error:
-        raise InputError(f"Cannot write {path}: {error.strerror}.") from error
+    write_text(path, text)
 
 
 def _process(number: int, label: str, events: Sequence[Event]) -> Iterator[Event]:

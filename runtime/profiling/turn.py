@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedec.errors import InputError
 from edgedec.runtime.profiling.plan import Job
 from edgedec.runtime.profiling.record import Sample, Turn
 from edgedec.runtime.profiling.request import Requests, requests_of
@@ -15,9 +16,11 @@ from edgedec.runtime.profiling.sample import Call, sample_of
 
 if TYPE_CHECKING:
     from edgedec.runtime.depth.plan import Policy
-    from edgedec.runtime.generator import Generator
+    from edgedec.runtime.generator import Generator, Result
     from edgedec.runtime.profiling.energy import Energy
 
+QUOTED = 40
+"""Letters of a line that an error quotes."""
 FIRST_TOKEN = {"max_new_tokens": 1, "min_new_tokens": 0}
 
 
@@ -149,12 +152,30 @@ def _first_token(generator: Generator, policy: Policy, requests: Requests) -> fl
     generator.spans.on = True
     generator.spans.take()
     inputs = requests.inputs(0)
-    generator.generate(
-        inputs, batch_size=len(inputs), depth=policy, **{**requests.options, **FIRST_TOKEN}
-    )
+    _generate(generator, policy, requests, inputs, {**requests.options, **FIRST_TOKEN})
     ahead = time.monotonic() - time.perf_counter()
     first = next(span for span in generator.spans.take() if span.name == "first step")
     return first.begin + first.seconds + ahead
+
+
+def _generate(
+    generator: Generator,
+    policy: Policy,
+    requests: Requests,
+    inputs: list[str] | list[list[int]],
+    options: dict[str, Any],
+) -> list[Result]:
+    """Generate, and say of which lines an error is."""
+    try:
+        return generator.generate(inputs, batch_size=len(inputs), depth=policy, **options)
+    except InputError as error:
+        first = inputs[0]
+        if not isinstance(first, str):
+            raise
+        begin = first if len(first) <= QUOTED else f"{first[:QUOTED]}..."
+        at = "line" if len(inputs) == 1 else f"{len(inputs)} lines from"
+        text = requests.job.configuration.text
+        raise InputError(f"{text}, {at} {begin!r}: {error}") from error
 
 
 def _request(
@@ -171,7 +192,7 @@ def _request(
     generator.spans.take()
     before = None if energy is None else energy.joules()
     began = time.perf_counter()
-    results = generator.generate(inputs, batch_size=len(inputs), depth=policy, **requests.options)
+    results = _generate(generator, policy, requests, inputs, requests.options)
     seconds = time.perf_counter() - began
     used = None if energy is None else energy.since(before)
     call = Call(

@@ -287,3 +287,10 @@ def test_blank_lines_are_skipped_and_said() -> None:
 def test_a_model_of_special_tokens_only_is_refused() -> None:
     with pytest.raises(InputError, match="special"):
         synthetic_ids(1, 3, {0, 1, 2, 9}, (0, 0, 0))
+
+
+def test_an_error_of_a_text_names_the_line(g2p: str) -> None:
+    lines = ("model", f"{'ab' * 40000}")
+    wanted = job(g2p, text_row(), repetitions=2, warmup=0, inputs=lines)
+    with pytest.raises(InputError, match=r"words\.txt, line 'abab(ab)*\.\.\.': "):
+        carry_out({}, Start(0.0, 0.0), wanted)

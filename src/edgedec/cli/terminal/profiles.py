@@ -28,7 +28,6 @@ PERCENT = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)\s*%?")
 REPETITIONS = 10
 SOURCE_TOKENS, NEW_TOKENS = "128", "64"
 FAILED, INTERRUPTED = 1, 130
-UNDECIDED = "undecided"
 BASELINE = "hf"
 DATA = frozenset(("csv", "json", "jsonl"))
 """Formats for programs, which show a profile and nothing else."""
@@ -283,6 +282,4 @@ def _failed(comparison: Comparison | None, undecided: bool) -> bool:
     if comparison is None:
         return False
     # A check that compared nothing has not passed.
-    return (
-        comparison.slower or not comparison.rows or (undecided and comparison.verdict == UNDECIDED)
-    )
+    return comparison.slower or not comparison.rows or (undecided and comparison.undecided)
