@@ -20,13 +20,15 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     seen: dict[str, bool] = {}
     plain = cpu.Cpu.open
 
-    def record(self: cpu.Cpu, graph: Path, *, threads: int | None, shared: bool) -> Any:
+    def record(
+        self: cpu.Cpu, graph: Path, *, threads: int | None, shared: bool, records: Path | None
+    ) -> Any:
         options = cpu._options(threads or 1, shared)
         try:
             seen[graph.stem] = options.get_session_config_entry(SPINNING) != "0"
         except RuntimeError:  # nothing was said: ONNX Runtime lets them
             seen[graph.stem] = True
-        return plain(self, graph, threads=threads, shared=shared)
+        return plain(self, graph, threads=threads, shared=shared, records=records)
 
     monkeypatch.setattr(cpu.Cpu, "open", record)
     return seen
