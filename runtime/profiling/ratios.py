@@ -1,4 +1,4 @@
-"""How many times as fast: bundles of one profile against the first of them."""
+"""How many times as fast: bundles and depth policies of one profile against the first of them."""
 
 from __future__ import annotations
 
@@ -25,33 +25,34 @@ class Against:
     ratios: dict[str, Ratio]
 
 
-def first_label(profile: Profile) -> str | None:
-    """The bundle that others are compared with; None if there are no others."""
-    labels = list(dict.fromkeys(row.configuration.bundle for row in profile.rows))
-    return labels[0] if len(labels) > 1 else None
+def first_label(profile: Profile) -> str:
+    """The bundle that others are compared with; empty where there are no rows."""
+    return next((row.configuration.bundle for row in profile.rows), "")
 
 
 def ratios(profile: Profile, reference: str) -> tuple[Against, ...]:
-    """Every row of another bundle beside the reference's, in the order of the profile.
+    """Every row of another bundle, or of another depth policy, in the order of the profile.
 
-    The rounds of all rows take turns, so that what disturbs the machine disturbs both. A baseline,
-    which knows neither devices nor depth policies, stands beside all rows of the reference that
-    differ in nothing else.
+    The rounds of all rows take turns, so that what disturbs the machine disturbs both. Another
+    bundle's row stands beside the reference's with the same settings; a baseline's, which knows
+    neither devices nor depth policies, beside all that differ in nothing else. The reference's own
+    rows stand beside that with its first depth policy.
 
     Args:
-        profile: of several bundles.
+        profile: of several bundles or policies.
         reference: label of the bundle that others are compared with.
     """
     beside: dict[Configuration, list[Row]] = {}
     for row in profile.rows:
         if row.configuration.bundle == reference and row.error is None:
             beside.setdefault(_inputs(row.configuration), []).append(row)
+    depths = [row.configuration.depth for row in profile.rows]
     return tuple(
         Against(ours.configuration, theirs.configuration, found)
         for theirs in profile.rows
-        if theirs.configuration.bundle != reference and theirs.error is None
+        if theirs.error is None
         for ours in beside.get(_inputs(theirs.configuration), ())
-        if _alike(ours.configuration, theirs.configuration)
+        if _beside(ours.configuration, theirs.configuration, depths[0])
         and (found := dict(_ratios(ours, theirs)))
     )
 
@@ -61,8 +62,10 @@ def _inputs(what: Configuration) -> Configuration:
     return replace(what, bundle="", device="", depth="", program="edgedec")
 
 
-def _alike(ours: Configuration, theirs: Configuration) -> bool:
-    """Whether the rest is the same too, or the other is a baseline."""
+def _beside(ours: Configuration, theirs: Configuration, depth: str) -> bool:
+    """Whether a row of the reference is the one for another row, given its first depth policy."""
+    if ours.bundle == theirs.bundle:
+        return ours.device == theirs.device and ours.depth == depth != theirs.depth
     same = (ours.device, ours.depth) == (theirs.device, theirs.depth)
     return same or ours.program != theirs.program
 

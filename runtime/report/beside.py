@@ -1,4 +1,4 @@
-"""Bundles of one profile beside the first of them, as tables."""
+"""Bundles and depth policies of one profile beside the first of them, as tables."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ RANKS = {"ttft_ms": 1, "tpot_ms": 2, "e2e_ms": None, "peak_rss_mb": 0}
 
 
 def beside(profile: Profile) -> Table | None:
-    """Ratios against the first bundle; None where there is no other, or nothing of both."""
+    """Ratios against the first bundle and policy; None where there is no other of the same work."""
     label = first_label(profile)
-    found = [] if label is None else ratios(profile, label)
-    if label is None or not found:
+    found = ratios(profile, label)
+    if not found:
         return None
     identity = settings([one.other for one in found])
     identity.insert(1, words("against", [_reference(one.reference, one.other) for one in found]))

@@ -415,8 +415,31 @@ def test_ratios_tell_how_many_times_as_fast() -> None:
     assert found.ratios["peak_rss_mb"].median == 1
 
 
-def test_one_bundle_has_no_ratios() -> None:
-    assert first_label(profile(times(1))) is None
+def test_one_bundle_and_policy_has_no_ratios() -> None:
+    batch = replace(configuration(), batch=8)
+    assert ratios(profile(times(1), replace(times(2), configuration=batch)), "g2p") == ()
+
+
+def test_policies_stand_beside_the_first_of_their_bundle() -> None:
+    rows = [
+        replace(times(ms), configuration=configuration(bundle, depth=depth))
+        for ms, bundle, depth in (
+            (4, "g2p", "full"),
+            (2, "g2p", "fixed:2"),
+            (1, "g2p", "fixed:1"),
+            (8, "small", "full"),
+            (3, "small", "fixed:2"),
+        )
+    ]
+    found = ratios(profile(*rows), "g2p")
+    assert [(one.reference.depth, one.other.bundle, one.other.depth) for one in found] == [
+        ("full", "g2p", "fixed:2"),
+        ("full", "g2p", "fixed:1"),
+        ("full", "small", "full"),
+        ("fixed:2", "small", "fixed:2"),
+    ]
+    medians = [one.ratios["e2e_ms"].median for one in found]
+    assert medians == pytest.approx([2, 4, 0.5, 2 / 3])
 
 
 def test_a_row_that_failed_has_no_ratio() -> None:
@@ -447,5 +470,6 @@ def test_a_baseline_stands_beside_every_policy() -> None:
         ),
         "g2p",
     )
-    assert [one.reference.depth for one in found] == ["full", "fixed:2"]
-    assert [one.ratios["e2e_ms"].median for one in found] == pytest.approx([0.25, 0.125])
+    beside = [one for one in found if one.other == theirs]
+    assert [one.reference.depth for one in beside] == ["full", "fixed:2"]
+    assert [one.ratios["e2e_ms"].median for one in beside] == pytest.approx([0.25, 0.125])

@@ -83,10 +83,9 @@ def _explained(beside: dict[int, Beside]) -> list[Html]:
 
 def _beside(profile: Profile, rows: Sequence[Shown]) -> dict[int, Beside]:
     """Every row beside the first bundle's with the same settings, or else the first of its work."""
-    label = first_label(profile)
     found: dict[int, Beside] = {}
     places = {one.row.configuration: one for one in rows}
-    for pair in ratios(profile, label) if label is not None else ():
+    for pair in ratios(profile, first_label(profile)):
         ours, theirs = places.get(pair.reference), places.get(pair.other)
         if ours is not None and theirs is not None:
             found.setdefault(theirs.index, Beside(ours.name, pair.ratios))
