@@ -130,8 +130,8 @@ def command(
     """Measure BUNDLEs: folders written by `edgedec export`, or built-in names (g2p).
 
     Several values of an option (8,32; 1-4; 16-64+16; 32-512*2) are measured in all combinations,
-    each in a fresh process per round, in turns. With several BUNDLEs, ratios against the first.
-    docs/metrics.md says what every figure means.
+    each in a fresh process per round, in turns. With several BUNDLEs or depth policies, ratios
+    against the first follow. docs/metrics.md says what every figure means.
     """
     if study:
         from edgedec.cli.terminal import studies

@@ -30,13 +30,13 @@ def check_trace(path: str, others: Iterable[str | None]) -> None:
     Raises:
         InputError: with the reason.
     """
+    from edgedec.runtime.text_file import check_writable
+
     if not path.endswith(".json"):
         raise InputError(f"--profile={path}: name a file that ends with .json, for a Chrome trace.")
-    target = Path(path)
-    if target.is_dir() or not target.absolute().parent.is_dir():
-        raise InputError(f"Cannot write {path}: give a file in a folder that exists.")
+    check_writable(path)
     for other in others:
-        if other and Path(other).resolve() == target.resolve():
+        if other and Path(other).resolve() == Path(path).resolve():
             raise InputError(f"--profile={path} names a file that is used otherwise.")
 
 
