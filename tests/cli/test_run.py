@@ -249,6 +249,7 @@ def test_stats_in_words(invoke: Invoke) -> None:
 
 
 def test_stats_as_json(invoke: Invoke) -> None:
+    resolve_bundle("g2p")  # its first use says that it is exported
     result = invoke("run", "g2p", "-", "--depth", "ngram", "--stats", "--json", stdin="model\n\n")
     assert result.stderr == ""
     record, blank, last = map(json.loads, result.stdout.splitlines())
