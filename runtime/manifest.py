@@ -40,11 +40,14 @@ class Component:
     """One graph: its file, the device it was lowered for, how its weights are stored.
 
     ``precision`` is a floating-point type (``--dtype``) or a format of codes (``--quant``).
+    ``contexts`` are compiled forms of it: system on chip (``sm8650``), or several joined by ``+``
+    in one binary -> the ``.onnx`` file that names it; where there are any, ``file`` is the first.
     """
 
     file: str
     device: str
     precision: str
+    contexts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,103 @@ class Codebooks:
 
 
 @dataclass(frozen=True)
+class BiasTable:
+    """What is added to attention scores, by distance.
+
+    ``file`` holds float32 ``[heads, 2 * reach]``, little-endian, at ``reach - 1 - distance`` for a
+    distance (position of the query less that of the key) from ``-reach`` to ``reach - 1``; heads
+    is 1 where all add the same. What must not be seen has -40.
+    """
+
+    file: str
+    heads: int
+    reach: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a port's numbers are stored: ``(integer - zero_point) * scale``."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class StaticEncoder:
+    """An encoder of fixed shapes: ``source`` tokens of one input; ``bias`` of its attention."""
+
+    source: int
+    bias: BiasTable
+
+
+@dataclass(frozen=True)
+class StaticDecoder:
+    """A decoder of fixed shapes, for one sequence.
+
+    Attributes:
+        source: tokens of its source; None for a decoder-only model.
+        past: positions that its caches hold; it may be fed one more.
+        unroll: greedy steps that one run makes.
+        prefill: the component that takes prompts in chunks, None without.
+        chunk: tokens that it takes at a time.
+        bias: of self-attention, in both.
+    """
+
+    source: int | None
+    past: int
+    unroll: int
+    prefill: str | None
+    chunk: int | None
+    bias: BiasTable
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How often graphs chose the same token, fed what the floating-point model chose.
+
+    Attributes:
+        text: name of the text, and
+        inputs, tokens: how much of it.
+        soc: whose simulator ran; None where none did.
+        device: share of tokens, the simulator against floating point; None where none ran.
+        cpu: the same graphs on the CPU against floating point.
+        device_cpu: the simulator against the same graphs on the CPU.
+    """
+
+    text: str
+    inputs: int
+    tokens: int
+    soc: str | None
+    device: float | None
+    cpu: float
+    device_cpu: float | None
+
+
+@dataclass(frozen=True)
+class Static:
+    """Graphs of fixed shapes, as NPUs want them (docs/npu.md).
+
+    Attributes:
+        kv_heads: heads of keys and values of every decoder layer.
+        encoder, decoder: None where that part's graphs are the ones of docs/bundle.md.
+        grids: input or output -> how its integers stand for numbers. A cache's new rows have the
+            grid of the cache, and the encoder's outputs that of the decoder's inputs.
+        eight: weights that got 8 bits because of what fewer did (``component/module path``).
+        projection: module path -> squared error of re-expressing its codes, relative to the
+            squared weights that the codes stand for; empty where weights were floating-point.
+        agreement: what the export's check measured; None without one.
+    """
+
+    kv_heads: int
+    encoder: StaticEncoder | None = None
+    decoder: StaticDecoder | None = None
+    grids: dict[str, Grid] = field(default_factory=dict)
+    eight: tuple[str, ...] = ()
+    projection: dict[str, float] = field(default_factory=dict)
+    agreement: Agreement | None = None
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """Size in bytes and SHA-256 of a file of the bundle."""
 
@@ -221,6 +321,7 @@ class Manifest:
         meta: component of the confidence classifier, None without.
         router: component of the routers, None without; `routed` are the layers that have one.
         depth: depth policies compared on a text, None where that was not done.
+        static: graphs of fixed shapes, None where all are as docs/bundle.md says.
         generation: how the checkpoint wants to be decoded.
         codebooks: weights that are stored as codes, None without.
         parameters: number of stored weights.
@@ -247,6 +348,7 @@ class Manifest:
     router: str | None = None
     routed: tuple[int, ...] = ()
     depth: DepthTable | None = None
+    static: Static | None = None
 
 
 def dump_manifest(manifest: Manifest) -> str:
