@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgedec.errors import DeviceError
+from edgedec.runtime.manifest import Component
 from edgedec.runtime.session import Session
 
 if TYPE_CHECKING:  # opening a bundle needs none of it
@@ -20,28 +21,17 @@ if TYPE_CHECKING:  # opening a bundle needs none of it
 
 
 class Device(Protocol):
-    """Lowers and opens graphs for one target."""
+    """Opens graphs on one target."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in `DEVICES`."""
 
-    def lower(
-        self,
-        models: Mapping[str, ir.Model],
-        quantize: Quantize,
-        *,
-        compute: Compute,
-        portable: bool,
-    ) -> Mapping[str, Sequence[PackedMatrix]]:
-        """Put codebook weights, and what else is faster here, into a model's graphs, in place.
+    def file(self, component: Component) -> str:
+        """Which of a component's files it opens: its graph, or a compiled form of it.
 
-        Args:
-            models: component name -> model, with float32 weights.
-            quantize: turns a matrix into codes.
-            compute: how products are computed.
-            portable: leave everything but the matrices in standard operators.
-
-        Returns:
-            For every component the matrices that it now holds as codes.
+        Raises:
+            DeviceError: it can open none of them.
         """
 
     def fallback(self) -> str | None:
@@ -69,17 +59,69 @@ class Device(Protocol):
         """
 
 
-DEVICES = {"cpu": "edgedec.devices.cpu"}
-"""Device name -> module with ``device()``; a module is imported when its device is asked for."""
+class CodebookDevice(Device, Protocol):
+    """A device whose kernels read codes."""
+
+    def lower(
+        self,
+        models: Mapping[str, ir.Model],
+        quantize: Quantize,
+        *,
+        compute: Compute,
+        portable: bool,
+    ) -> Mapping[str, Sequence[PackedMatrix]]:
+        """Put codebook weights, and what else is faster here, into a model's graphs, in place.
+
+        Args:
+            models: component name -> model, with float32 weights.
+            quantize: turns a matrix into codes.
+            compute: how products are computed.
+            portable: leave everything but the matrices in standard operators.
+
+        Returns:
+            For every component the matrices that it now holds as codes.
+        """
 
 
-def get_device(name: str) -> Device:
-    """The device of that name.
+DEVICES = {
+    "cpu": "edgedec.devices.cpu",
+    "qnn": "edgedec.devices.qnn",
+    "openvino": "edgedec.devices.openvino",
+}
+"""Device name -> module with ``device(option, allow_fallback)``, imported when its device is asked
+for; ``option`` is what follows the name after a colon, or None."""
+STATIC = frozenset({"qnn", "openvino"})
+"""Devices that run graphs of fixed shapes only (docs/npu.md)."""
+
+
+def get_device(text: str, *, allow_fallback: bool = False) -> Device:
+    """The device that a text names.
+
+    Args:
+        text: ``NAME`` or ``NAME:OPTION``, such as ``qnn:sm8650``.
+        allow_fallback: what a device cannot run may run on the CPU.
 
     Raises:
         DeviceError: no such device, or not available here.
     """
+    name, colon, option = (part.strip() for part in text.partition(":"))
     if name not in DEVICES:
         raise DeviceError(f"there is no device {name!r}; there are: {', '.join(DEVICES)}.")
-    device: Device = importlib.import_module(DEVICES[name]).device()
+    if colon and not option:
+        raise DeviceError(f"the device {text!r} ends in a colon: name an option, or leave it out.")
+    module = importlib.import_module(DEVICES[name])
+    device: Device = module.device(option or None, allow_fallback)
     return device
+
+
+def codebook_device(name: str) -> CodebookDevice:
+    """The device of that name, whose kernels read codes.
+
+    Raises:
+        DeviceError: no such device, or one that reads none.
+    """
+    device = get_device(name)
+    if not hasattr(device, "lower"):
+        raise DeviceError(f"the device {name!r} has no kernels that read codes: use cpu.")
+    found: CodebookDevice = device  # type: ignore[assignment]  # it has what was missing
+    return found

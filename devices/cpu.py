@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedec.errors import BundleError, InputError
+from edgedec.errors import BundleError, DeviceError, InputError
+from edgedec.runtime.manifest import Component
 from edgedec.runtime.onnx_file import operator_sets
 from edgedec.runtime.operators import DOMAIN
 from edgedec.runtime.session import Session, first_line
@@ -31,6 +32,19 @@ class Cpu:
     """ONNX Runtime's CPU provider."""
 
     name: str = "cpu"
+
+    def file(self, component: Component) -> str:
+        """Its graph, whatever device that was lowered for.
+
+        Raises:
+            DeviceError: there is none, but compiled forms of it only.
+        """
+        if component.contexts:
+            raise DeviceError(
+                f"{component.file} is compiled for {', '.join(component.contexts)} and cannot run "
+                f"on the CPU: use --device {component.device}, or export without --soc."
+            )
+        return component.file
 
     def lower(
         self,
@@ -127,8 +141,14 @@ class Cpu:
             ) from error
 
 
-def device() -> Cpu:
-    """The CPU; always available."""
+def device(option: str | None, allow_fallback: bool) -> Cpu:  # noqa: ARG001 - there is none
+    """The CPU; always available.
+
+    Raises:
+        DeviceError: it has no options.
+    """
+    if option is not None:
+        raise DeviceError(f"the device 'cpu' has no option {option!r}: write --device cpu.")
     return Cpu()
 
 

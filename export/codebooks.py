@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgedec.devices.base import Device
+from edgedec.devices.base import CodebookDevice
 from edgedec.devices.matrices import PackedMatrix
 from edgedec.export.learn import Key
 from edgedec.export.route import Graphs
@@ -85,7 +85,7 @@ class Lowered:
 
 def lower(
     graphs: Graphs,
-    device: Device,
+    device: CodebookDevice,
     tensors: Mapping[Key, CodebookTensor],
     compute: Compute,
     *,

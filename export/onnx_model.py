@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgedec.devices.base import get_device
+from edgedec.devices.base import codebook_device
 from edgedec.errors import InputError
 from edgedec.export.arrays import read_arrays
 from edgedec.export.bundle import Progress
@@ -140,7 +140,7 @@ def quantize_onnx(
         coded = {COMPONENT: load_graph(source)}
         lowered = lower(
             coded,
-            get_device(DEVICE),
+            codebook_device(DEVICE),
             quantizer.tensors,
             compute,
             scheme=scheme.name,

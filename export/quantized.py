@@ -11,7 +11,7 @@ from importlib.metadata import version
 from os import PathLike, fspath
 from pathlib import Path
 
-from edgedec.devices.base import get_device
+from edgedec.devices.base import codebook_device
 from edgedec.errors import InputError
 from edgedec.export.bundle import WEIGHTS, Progress, new_folder, save_graphs, write_file
 from edgedec.export.codebooks import ROUNDED, Lowered, in_fp32, lower
@@ -112,7 +112,7 @@ def quantize_source(
         coded = every_graph(bundle, options.settings)
         lowered = lower(
             coded,
-            get_device(DEVICE),
+            codebook_device(DEVICE),
             quantizer.tensors,
             compute,
             scheme=scheme.name,
@@ -357,7 +357,7 @@ def _verified(
     progress("verifying", 0.0)
     manifest = coded.manifest
     exact = once(coded_logits(program, lowered.values, ROUNDED["fp32"], pool))
-    if lowered.compute == "fp32" or get_device(DEVICE).fallback() is not None:
+    if lowered.compute == "fp32" or codebook_device(DEVICE).fallback() is not None:
         manifest = replace(manifest, verified=verify(coded, exact, TOLERANCE["fp32"], CHECKED))
     else:
         with in_fp32(coded) as same:

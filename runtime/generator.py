@@ -21,10 +21,10 @@ from edgedec.runtime.depth.statistics import Statistics
 from edgedec.runtime.encoder import Encoder
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.loop import Loop
+from edgedec.runtime.opening import Opener
 from edgedec.runtime.prompt import RouterScores, feed_prompts
 from edgedec.runtime.search import Search, make_search
 from edgedec.runtime.search.protocol import FinishReason
-from edgedec.runtime.session import Session
 from edgedec.runtime.spans import Spans
 from edgedec.runtime.text import Tokenizer
 
@@ -62,18 +62,22 @@ class Chunk:
 
 def load(
     bundle: str | Path,
-    device: str = "cpu",
+    device: str | None = None,
     threads: int | None = None,
     depth: str | Policy = "full",
+    *,
+    allow_fallback: bool = False,
 ) -> Generator:
     """Open a bundle for generation.
 
     Args:
         bundle: a folder made by ``edgedec export``, or the name of a built-in checkpoint, which is
             exported into the user's cache on first use.
-        device: where to run it.
+        device: where to run it: a device such as ``cpu`` or ``qnn:sm8650``, or one for each part,
+            ``encoder=qnn,decoder=cpu``; by default the devices that it was exported for.
         threads: threads to compute with; by default the available cores, at most 4.
         depth: which layers run at which step: a policy such as ``early-exit:threshold=0.9``.
+        allow_fallback: what a device cannot run may run on the CPU.
 
     Raises:
         BundleError: no bundle, a damaged one, or one that reaches outside of its folder.
@@ -83,18 +87,21 @@ def load(
     from edgedec.builtin import resolve_bundle
 
     opened = open_bundle(resolve_bundle(bundle))
-    return Generator(opened, device=device, threads=threads, depth=depth)
+    return Generator(
+        opened, device=device, threads=threads, depth=depth, allow_fallback=allow_fallback
+    )
 
 
 class Generator:
-    """Generates with one bundle on one device. Not for use by several threads at once.
+    """Generates with one bundle. Not for use by several threads at once.
 
     Args:
         bundle: an opened bundle.
-        device: device name for every component.
+        device: as `load` takes it.
         threads: threads to compute with, None for the device's choice.
         depth: depth policy, or its text; for calls that give no other.
         records: folder that gets ONNX Runtime's records of every operator, which slow it down.
+        allow_fallback: what a device cannot run may run on the CPU.
 
     Attributes:
         bundle: as given.
@@ -106,13 +113,12 @@ class Generator:
         self,
         bundle: Bundle,
         *,
-        device: str = "cpu",
+        device: str | None = None,
         threads: int | None = None,
         depth: str | Policy = "full",
         records: Path | None = None,
+        allow_fallback: bool = False,
     ) -> None:
-        from edgedec.devices.base import get_device
-
         manifest = bundle.manifest
         self.bundle = bundle
         self.statistics = Statistics()
@@ -122,21 +128,15 @@ class Generator:
         self._depth = self._policy(depth)
         self._clock = Clock()
         self._tokenizer: Tokenizer | None = None
-        self._sessions: list[Session] = []
-        target = get_device(device)
-        whole = len(manifest.stages) == 1
-
-        def session(component: str) -> Session:
-            path = bundle.path(manifest.components[component].file)
-            shared = not (whole and component == manifest.stages[0].component)
-            # By number: names are the bundle's, and no part of a path.
-            kept = None if records is None else records / str(len(self._sessions))
-            opened = target.open(path, threads=threads, shared=shared, records=kept)
-            opened.component = component
-            opened.spans = self.spans
-            self._sessions.append(opened)
-            return opened
-
+        self._opener = Opener(
+            bundle,
+            device,
+            threads=threads,
+            spans=self.spans,
+            records=records,
+            allow_fallback=allow_fallback,
+        )
+        session = self._opener.open
         self._encoder = (
             Encoder(
                 session(manifest.encoder), self._interface, with_mean=manifest.router is not None
@@ -272,7 +272,7 @@ class Generator:
 
         Only of a generator that was opened with ``records``.
         """
-        return {session.component: session.end_records() for session in self._sessions}
+        return {session.component: session.end_records() for session in self._opener.sessions}
 
     def start_decoding(
         self, sources: list[list[int]] | None, rows: int, *, anchors: bool = False

@@ -12,6 +12,7 @@ from edgedec.errors import BundleError, EdgedecError
 from edgedec.runtime.depth.parts import depth_components, depth_problems
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.schema import SchemaError, decode, encode
+from edgedec.runtime.static.parts import static_components, static_problems
 
 SCHEMA_VERSION = 1
 MANIFEST = "edgedec.json"
@@ -419,7 +420,7 @@ def _check_parts(m: Manifest) -> None:
     """Refuse manifests whose parts contradict each other."""
     io = m.interface
     named = [s.component for s in m.stages] + [c for c in (m.encoder, m.head) if c is not None]
-    named += depth_components(m)
+    named += depth_components(m) + static_components(m)
     problems = {
         "schema_version is not 1": m.schema_version != SCHEMA_VERSION,
         "a size in 'interface' is out of range": not all(
@@ -437,6 +438,7 @@ def _check_parts(m: Manifest) -> None:
             name not in m.components for name in named
         ),
         **depth_problems(m),
+        **static_problems(m),
         "one component is named twice": len(set(named)) != len(named),
         "the architecture and the encoder contradict each other": (m.encoder is None)
         != (io.architecture == "decoder-only"),

@@ -15,7 +15,7 @@ from protocol import Task, read_task, serve
 from edgedec.devices.base import DEVICES
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.generator import Generator
-from edgedec.runtime.manifest import MANIFEST, load_manifest
+from edgedec.runtime.manifest import MANIFEST, Component, load_manifest
 from edgedec.runtime.session import Session
 
 
@@ -25,8 +25,19 @@ class Unchecked:
 
     name: str = "unchecked"
 
-    def open(self, graph: Path, *, threads: int | None, shared: bool) -> Session:
-        """Open a graph."""
+    def file(self, component: Component) -> str:
+        """Its graph."""
+        return component.file
+
+    def open(
+        self,
+        graph: Path,
+        *,
+        threads: int | None,
+        shared: bool,
+        records: Path | None = None,  # noqa: ARG002
+    ) -> Session:
+        """Open a graph; it keeps no records."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -39,7 +50,7 @@ class Unchecked:
         return Session(graph.name, onnxruntime.InferenceSession(graph, options, providers))
 
 
-def device() -> Unchecked:
+def device(_option: str | None, _allow_fallback: bool) -> Unchecked:
     """What edgedec asks a device's module for."""
     return Unchecked()
 

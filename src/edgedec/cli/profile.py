@@ -32,7 +32,11 @@ FORMATS = ("table", "md", "csv", "json", "jsonl")
     "-b", "--batch", metavar="LIST", default="1", show_default=True, help="Inputs at once."
 )
 @click.option("-t", "--threads", metavar="LIST", help="Threads of the CPU device.")
-@click.option("--device", metavar="LIST", default="cpu", show_default=True, help="Where to run.")
+@click.option(
+    "--device",
+    metavar="LIST",
+    help="Where to run, as of `edgedec run`.  [default: what each BUNDLE was exported for]",
+)
 @click.option(
     "--depth",
     metavar="POLICY",

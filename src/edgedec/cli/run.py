@@ -62,7 +62,17 @@ class _Run(click.Command):
     metavar="[=FILE]",
     help="Show where the time went; FILE gets a Chrome trace (ui.perfetto.dev opens it).",
 )
-@click.option("--device", default="cpu", show_default=True, help="Where to run.")
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Where to run: NAME[:OPTION], or encoder=NAME,decoder=NAME (see docs/npu.md).  "
+    "[default: what BUNDLE was exported for]",
+)
+@click.option(
+    "--allow-fallback",
+    is_flag=True,
+    help="Let the CPU run what the device cannot, and say what that is.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the CPU device.")
 @click.option(
     "--batch-size",
@@ -98,7 +108,8 @@ def command(
     depth: str,
     stats: bool,
     profile: str | None,
-    device: str,
+    device: str | None,
+    allow_fallback: bool,
     threads: int | None,
     batch_size: int | None,
     early_stopping: str | None,
@@ -122,7 +133,7 @@ def command(
     if total == 0:
         note(f"{source} has no lines: nothing to do.")
 
-    generator = _load(bundle, device, threads, depth)
+    generator = _load(bundle, device, allow_fallback, threads, depth)
     # Options that do not go together are no line's fault.
     generator.generate([], batch_size=1, first_row=0, **given)
     beside = _beside(generator, depth) if stats else None
@@ -220,12 +231,16 @@ def _argument(text: str) -> str:
         raise InputError("TEXT is not valid UTF-8.") from None
 
 
-def _load(bundle: str, device: str, threads: int | None, depth: str) -> Generator:
+def _load(
+    bundle: str, device: str | None, allow_fallback: bool, threads: int | None, depth: str
+) -> Generator:
     import edgedec
     from edgedec.builtin import resolve_bundle
 
     path = resolve_bundle(bundle, note=note)
-    return edgedec.load(path, device=device, threads=threads, depth=depth)
+    return edgedec.load(
+        path, device=device, threads=threads, depth=depth, allow_fallback=allow_fallback
+    )
 
 
 def _beside(generator: Generator, depth: str) -> SideBySide:

@@ -61,7 +61,7 @@ def plan(
     new_tokens: str | None,
     batch: str,
     threads: str | None,
-    device: str,
+    device: str | None,
     depth: tuple[str, ...],
     file: str | None,
     repetitions: int | None,
@@ -78,6 +78,7 @@ def plan(
     Raises:
         InputError: options that make no sense, or contradict each other.
     """
+    from edgedec.devices.parts import split_devices
     from edgedec.runtime.profiling.plan import Plan
     from edgedec.runtime.profiling.record import Effort
     from edgedec.runtime.profiling.request import usable_lines
@@ -93,7 +94,7 @@ def plan(
     limits = new_tokens if file is not None else new_tokens or NEW_TOKENS
     sweep = Sweep(
         bundles=tuple(folders := _folders(bundles)),
-        devices=tuple(dict.fromkeys(part.strip() for part in device.split(","))),
+        devices=("",) if device is None else split_devices(device),
         threads=(None,) if threads is None else numbers(threads, "-t"),
         batches=batches,
         depths=policies(depth),
@@ -102,6 +103,9 @@ def plan(
         text=None if file is None else Path(lines.shown(file)).name,
     )
     configurations = sweep.configurations()
+    if device is None:
+        own = {label: _own_device(folder) for label, folder in folders.items()}
+        configurations = tuple(replace(one, device=own[one.bundle]) for one in configurations)
     if baseline is not None:
         folders, configurations = _with_baseline(baseline, folders, configurations)
     repetitions = repetitions or max(REPETITIONS, -(-len(inputs) // min(batches)))
@@ -143,6 +147,16 @@ def _folders(bundles: Sequence[str]) -> dict[str, str]:
         with suppress(EdgedecError) if len(bundles) > 1 else nullcontext():
             found[label] = str(resolve_bundle(bundle, note=note))
     return found
+
+
+def _own_device(folder: str) -> str:
+    """What a bundle was exported for; of what is no bundle, its rows say that."""
+    from edgedec.devices.parts import default_devices
+    from edgedec.runtime.bundle import open_bundle
+
+    with suppress(EdgedecError):
+        return default_devices(open_bundle(folder).manifest)
+    return "cpu"
 
 
 def _with_baseline(

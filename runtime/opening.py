@@ -1,0 +1,97 @@
+"""Open the components of a bundle, each on its device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgedec.errors import DeviceError
+from edgedec.runtime.bundle import Bundle
+from edgedec.runtime.manifest import Manifest
+from edgedec.runtime.session import Session
+from edgedec.runtime.spans import Spans
+
+if TYPE_CHECKING:
+    from edgedec.devices.base import Device
+
+
+class Opener:
+    """Opens components by their names.
+
+    Args:
+        bundle: a checked bundle.
+        device: ``DEVICE`` for all, or ``encoder=DEVICE,decoder=DEVICE``; what it leaves out, and
+            None leaves out everything, stays where the bundle was lowered for.
+        threads: threads to compute with, None for the device's choice.
+        spans: are told of every run.
+        records: folder that gets ONNX Runtime's records of every operator; None for none.
+        allow_fallback: what a device cannot run may run on the CPU.
+
+    Attributes:
+        sessions: what was opened so far.
+
+    Raises:
+        DeviceError: no such device, or not available here.
+        InputError: ``device`` names no part of this model.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str | None,
+        *,
+        threads: int | None,
+        spans: Spans,
+        records: Path | None,
+        allow_fallback: bool,
+    ) -> None:
+        from edgedec.devices.base import get_device
+        from edgedec.devices.parts import devices_of, parse_devices
+
+        self.sessions: list[Session] = []
+        self._bundle = bundle
+        self._threads = threads
+        self._spans = spans
+        self._records = records
+        texts = devices_of(bundle.manifest, None if device is None else parse_devices(device))
+        found = {
+            text: get_device(text, allow_fallback=allow_fallback)
+            for text in dict.fromkeys(texts.values())
+        }
+        self._devices: dict[str, Device] = {name: found[text] for name, text in texts.items()}
+
+    def open(self, component: str) -> Session:
+        """Open a component.
+
+        Raises:
+            BundleError: the runtime refuses its graph.
+            DeviceError: its device cannot run it.
+        """
+        manifest, device = self._bundle.manifest, self._devices[component]
+        _check_static(manifest, component, device.name)
+        path = self._bundle.path(device.file(manifest.components[component]))
+        # Threads of the only graph that runs step after step may wait for the next one.
+        alone = len(manifest.stages) == 1 and component == manifest.stages[0].component
+        # By number: names are the bundle's, and no part of a path.
+        kept = None if self._records is None else self._records / str(len(self.sessions))
+        session = device.open(path, threads=self._threads, shared=not alone, records=kept)
+        session.component = component
+        session.spans = self._spans
+        self.sessions.append(session)
+        return session
+
+
+def _check_static(manifest: Manifest, component: str, device: str) -> None:
+    """Refuse to give a graph to a device that takes fixed shapes only, and this one has none."""
+    from edgedec.devices.base import STATIC
+    from edgedec.runtime.static.parts import is_static
+
+    if device not in STATIC or is_static(manifest, component):
+        return
+    file = manifest.components[component].file
+    part = "encoder" if component == manifest.encoder else "decoder"
+    mixed = "" if manifest.encoder is None else f", or run with --device {part}=cpu"
+    raise DeviceError(
+        f"{file} takes inputs of any length, and {device} runs graphs of fixed shapes only: export "
+        f"with --device {device}{mixed}."
+    )

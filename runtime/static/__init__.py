@@ -1,0 +1,1 @@
+"""Run graphs of fixed shapes, as NPUs want them."""
