@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from edgedec.devices.passes.fuse import group_linears
 from edgedec.devices.passes.linear import Linear
@@ -15,12 +16,14 @@ from edgedec.quantize.baselines.kmeans import GROUP_ROWS, kmeans
 from edgedec.quantize.baselines.nearest import round_to_nearest
 from edgedec.quantize.budget import Unit, choose_bits
 from edgedec.quantize.calibration.calibrate import moments, score
+from edgedec.quantize.calibration.segments import Program
 from edgedec.quantize.codebook import BLOCK_ROWS, CodebookTensor
 from edgedec.quantize.fitting.objective import relative_error
 from edgedec.quantize.matrices import Matrix
 from edgedec.quantize.method import Array, Method, Settings
 from edgedec.quantize.methods import METHODS
 from edgedec.quantize.options import END_BITS, QuantizeOptions
+from edgedec.quantize.pool import Pool
 from edgedec.quantize.scheme import SMALL_TABLE
 from edgedec.quantize.size import packed_bits
 from edgedec.quantize.statistics import Statistics
@@ -31,7 +34,10 @@ PROBE = 3
 TOKENS = 2048
 """Tokens of the calibration text that it is measured on."""
 TOGETHER = 16
-"""Matrices that are measured side by side."""
+"""Changes that are measured side by side."""
+
+Change = Callable[[Matrix], Array | None]
+"""New values ``[rows, columns]`` of a matrix, or None where it stays as it is."""
 
 
 @dataclass(eq=False)
@@ -81,7 +87,16 @@ def mixed_choices(
     assert options.budget is not None
     candidates = _candidates(model, options, method)
     _measure_errors(model, candidates, options.settings, progress)
-    _measure_losses(model, candidates, progress)
+    losses = measure_losses(
+        model.program,
+        model.calibration.batches,
+        [_only(candidate) for candidate in candidates],
+        model.pool,
+        model.scratch,
+        progress,
+    )
+    for candidate, loss in zip(candidates, losses, strict=True):
+        candidate.loss = loss
     try:
         chosen = choose_bits([c.unit() for c in candidates], options.budget)
     except ValueError as error:
@@ -166,19 +181,36 @@ def _most_bits(matrix: Matrix, bits: int, settings: Settings) -> float:
     return packed_bits(shape, bits, min(books, -(-matrix.rows // BLOCK_ROWS)), ordered=ordered)
 
 
-def _measure_losses(model: Model, candidates: Sequence[_Candidates], progress: Progress) -> None:
-    batches = list(_first(model.calibration.batches))
-    for begin in range(0, len(candidates), TOGETHER):
-        progress("measuring losses", begin / len(candidates))
-        some = candidates[begin : begin + TOGETHER]
-        values = {str(i): _only(candidate) for i, candidate in enumerate(some)}
-        found = score(model.program, batches, values, model.pool, scratch=model.scratch)
-        for i, candidate in enumerate(some):
-            candidate.loss = max(0.0, found[str(i)].kl)
+def measure_losses(
+    program: Program,
+    batches: Sequence[Batch],
+    changes: Sequence[Change],
+    pool: Pool,
+    scratch: Path,
+    progress: Progress,
+) -> list[float]:
+    """KL(original || changed) of each change alone on the first `TOKENS` tokens, in nats per token.
+
+    Args:
+        program: the original.
+        batches: the text.
+        changes: each gives the new values ``[rows, columns]`` of a matrix, or None where it stays.
+        pool: threads.
+        scratch: a folder for values that are too large to keep in memory.
+        progress: told what is being done, and which fraction of it is.
+    """
+    some = list(_first(batches))
+    losses: list[float] = []
+    for begin in range(0, len(changes), TOGETHER):
+        progress("measuring losses", begin / len(changes))
+        values = {str(i): c for i, c in enumerate(changes[begin : begin + TOGETHER])}
+        found = score(program, some, values, pool, scratch=scratch)
+        losses += [max(0.0, found[name].kl) for name in values]
     progress("measuring losses", 1.0)
+    return losses
 
 
-def _only(candidate: _Candidates) -> Callable[[Matrix], Array | None]:
+def _only(candidate: _Candidates) -> Change:
     these = {id(matrix) for matrix in candidate.matrices}
 
     def values(matrix: Matrix) -> Array | None:
