@@ -54,6 +54,7 @@ OPTIONAL = {
     "matplotlib": {"quantize/reporting/plots.py"},
     "jiwer": {"export/evaluate.py"},
     "sacrebleu": {"export/evaluate.py"},
+    "onnxruntime_qnn": {"devices/qnn_library.py"},
 }
 
 
