@@ -1,0 +1,81 @@
+"""Matrices as integers with scales: the scales that lose least."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+CLIPPED = {4: (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65), 8: (1.0,)}
+"""Scales that are tried, by the one at which no value is cut off. With few levels it pays to cut
+off the largest values for the sake of all others; with 256 it does not."""
+CHUNK = 1 << 20
+"""Values that are worked on at a time: they stay in the processor's cache."""
+
+
+def fit_groups(
+    values: NDArray[np.float32], bits: int, *, signed: bool = False
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Round groups of values to integers with one scale each.
+
+    Of some scales the one with the least squared error is taken, and moved to the best for its
+    integers (least squares), which can only lower the error.
+
+    Args:
+        values: ``[groups, n]``.
+        bits: 4 or 8: integers from ``-2**(bits-1)`` to ``2**(bits-1) - 1``.
+        signed: scales may be negative, so that a group's largest value may have the lowest
+            integer, of which there is one more.
+
+    Returns:
+        Integers int8 ``[groups, n]`` and scales float32 ``[groups]``, none of them 0.
+    """
+    groups, n = values.shape
+    codes = np.empty((groups, n), np.int8)
+    scales = np.empty(groups, np.float32)
+    step = max(1, CHUNK // max(1, n))
+    for first in range(0, groups, step):
+        part = slice(first, first + step)
+        codes[part], scales[part] = _fit(values[part].astype(np.float32), bits, signed=signed)
+    return codes, scales
+
+
+def _fit(
+    values: NDArray[np.float32], bits: int, *, signed: bool
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    lowest, highest = -(1 << bits - 1), (1 << bits - 1) - 1
+    low, high = values.min(1), values.max(1)
+    if signed:
+        sign = np.where(high > -low, np.float32(-1), np.float32(1))
+        largest = np.maximum(high, -low) / -lowest
+    else:
+        sign = np.ones(len(values), np.float32)
+        largest = np.maximum(high / highest, low / lowest)
+    # of zeros, and of numbers so small that their scale would be none
+    base = np.where(largest > np.finfo(np.float32).tiny, largest, 1).astype(np.float32) * sign
+    best = np.full(len(values), np.inf, np.float32)
+    codes = np.zeros(values.shape, np.float32)
+    for factor in CLIPPED[bits]:
+        scale = base * np.float32(factor)
+        rounded = np.rint(values * (1 / scale)[:, None])
+        np.clip(rounded, lowest, highest, out=rounded)
+        error = np.square(values - rounded * scale[:, None]).sum(1)
+        better = error < best
+        best[better], codes[better] = error[better], rounded[better]
+    power = np.square(codes).sum(1)
+    refit = (values * codes).sum(1) / np.maximum(power, 1)
+    scales = np.where((power > 0) & (refit != 0), refit, base).astype(np.float32)
+    return codes.astype(np.int8), scales
+
+
+def to_blocks(values: NDArray[np.float32], block: int) -> NDArray[np.float32]:
+    """``[rows, columns]`` as ``[rows * blocks, block]``, filled up with zeros."""
+    padded = np.pad(values, ((0, 0), (0, -values.shape[1] % block)))
+    return padded.reshape(-1, block)
+
+
+def from_blocks(
+    codes: NDArray[np.int8], scales: NDArray[np.float32], shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """The values ``[rows, columns]`` that integers and scales of blocks stand for."""
+    rows, columns = shape
+    return (codes * scales[:, None]).reshape(rows, -1)[:, :columns].astype(np.float32)
