@@ -53,17 +53,17 @@ class WeightFile:
             tensor: what to store.
             parameters: how many weights it stands for, where that is not its number of values.
         """
-        values = tensor.numpy()
-        data = values.tobytes()  # little-endian on every machine edgedec runs on
+        data = tensor.tobytes()  # little-endian, two of 4 bits to a byte, as files have them
+        shape = ir.Shape(tensor.shape.numpy())
         key = hashlib.sha256(data).digest()
         if parameters is None:
-            counts = tensor.dtype.is_floating_point() and values.size > 1
-            parameters = values.size if counts else 0
+            counts = tensor.dtype.is_floating_point() and tensor.size > 1
+            parameters = tensor.size if counts else 0
         if key not in self._seen:
             self.parameters += parameters
         self._seen.add(key)
         if len(data) < INLINE_LIMIT:
-            return ir.Tensor(values, dtype=tensor.dtype, name=tensor.name)
+            return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=shape, name=tensor.name)
         if key not in self._offsets:
             self._write(bytes(-self._size % ALIGNMENT))
             self._offsets[key] = self._size
@@ -73,7 +73,7 @@ class WeightFile:
             offset=self._offsets[key],
             length=len(data),
             dtype=tensor.dtype,
-            shape=ir.Shape(values.shape),
+            shape=shape,
             name=tensor.name or "",
             base_dir=self.path.parent,
         )

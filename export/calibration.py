@@ -53,6 +53,8 @@ def read_calibration(
     seed: int,
     generator: Callable[[], Generator],
     progress: Progress,
+    *,
+    own_targets: bool = True,
 ) -> Calibration:
     """Read and tokenize a text; None is the one that ships with edgedec.
 
@@ -65,6 +67,7 @@ def read_calibration(
         seed: which of its samples.
         generator: opens the bundle.
         progress: told what is being written.
+        own_targets: whether targets that the text has are used.
 
     Raises:
         InputError: no tokenizer, no such file, or nothing in it that the model could read.
@@ -94,14 +97,17 @@ def read_calibration(
     )
     if path is None:
         logger.warning(
-            "No calibration text was given (--calib): codes are learned from %s, English prose "
-            "that comes with edgedec. Text like what the model will read is better: with it, a "
-            "translator's predictions differed half as much (docs/jlcm.md).",
+            "No calibration text was given (--calib): it is %s, English prose that comes with "
+            "edgedec. Text like what the model will read is better: with codes that were learned "
+            "from it, a translator's predictions differed half as much (docs/jlcm.md).",
             BUILTIN_NAME,
         )
         samples = pick(builtin_text())
     else:
-        samples = pick(_readable(read_pairs(path), tokenizer, path))
+        pairs = read_pairs(path)
+        if encodes and not own_targets:
+            pairs = [replace(pair, target=None) for pair in pairs]
+        samples = pick(_readable(pairs, tokenizer, path))
     for token in {t for s in samples for t in (*(s.source or ()), *(s.target or ()))}:
         if not 0 <= token < io.vocab_size:
             raise InputError(

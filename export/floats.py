@@ -49,12 +49,19 @@ def every_graph(bundle: Bundle, settings: Settings) -> dict[str, ir.Model]:
             f"({bundle.manifest.codebooks.scheme}): quantize the bundle or checkpoint that it was "
             "made from."
         )
+    models = wide_graphs(bundle)
+    if settings.grouping != "contiguous":
+        for model in models.values():
+            _sort_hidden(model.graph, settings.groups)
+    return models
+
+
+def wide_graphs(bundle: Bundle) -> dict[str, ir.Model]:
+    """Every component's graph; weights that are stored in 16 bits become float32, codes stay."""
     models = {}
     for name, component in bundle.manifest.components.items():
         models[name] = ir.load(bundle.path(component.file))
         _widen(models[name].graph)
-        if settings.grouping != "contiguous":
-            _sort_hidden(models[name].graph, settings.groups)
     return models
 
 

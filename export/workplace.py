@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,11 +58,32 @@ def refuse_inside(source: str, out: Path) -> None:
         )
 
 
-def float_bundle(source: str, work: Path, options: QuantizeOptions, progress: Progress) -> Bundle:
-    """The source as a bundle with floating-point weights: itself, or an export into ``work``.
+class CheckpointOptions(Protocol):
+    """What says how to export a checkpoint: options of `edgedec.export.pipeline`."""
+
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def tokenizer(self) -> str | None: ...
+    @property
+    def via(self) -> str | None: ...
+    @property
+    def stages(self) -> str | None: ...
+    @property
+    def depth(self) -> tuple[str, ...]: ...
+    @property
+    def base(self) -> str | None: ...
+    @property
+    def verify(self) -> bool: ...
+
+
+def float_bundle(
+    source: str, work: Path, options: CheckpointOptions, progress: Progress
+) -> Bundle:
+    """The source as a bundle: itself, or an export with floating-point weights into ``work``.
 
     Raises:
-        InputError: options for checkpoints beside a bundle.
+        InputError: options for checkpoints beside a bundle, or a bundle for an NPU.
         EdgedecError: as `edgedec.export.export_checkpoint`.
     """
     if (Path(source) / MANIFEST).is_file():
@@ -73,6 +94,11 @@ def float_bundle(source: str, work: Path, options: QuantizeOptions, progress: Pr
                 "it out, or give the checkpoint."
             )
         bundle = open_bundle(source)
+        if bundle.manifest.static is not None:
+            raise InputError(
+                f"the graphs of {source!r} have fixed shapes already, for an NPU: give the "
+                "checkpoint or bundle that it was made from."
+            )
         verify_files(bundle)  # damaged weights would get a fresh checksum
         return bundle
     folder = pipeline.run(
