@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedec.devices.assigned import RECORD, listed, nodes_on_cpu
+from edgedec.devices.assigned import listed, nodes_on_cpu
+from edgedec.devices.context_file import ContextFile, read_context
 from edgedec.devices.options import session_options
 from edgedec.devices.qnn_errors import explain
-from edgedec.devices.qnn_library import installed, is_simulator, load, missing, sdk
+from edgedec.devices.qnn_library import installed, is_simulator, missing, sdk
+from edgedec.devices.qnn_session import FALLBACK, NO_FALLBACK, open_raw
 from edgedec.devices.socs import DEFAULT_SOC, SOCS, Soc, find_soc
-from edgedec.errors import DeviceError
+from edgedec.errors import BundleError, DeviceError
 from edgedec.runtime.manifest import Component
 from edgedec.runtime.session import Session
 
 if TYPE_CHECKING:
     from edgedec.devices.report import DeviceReport
 
-NO_FALLBACK = "session.disable_cpu_ep_fallback"
-ONE_NODE = """<ir_version: 10, opset_import: ["": 21]>
-probe (float[1, 8] x) => (float[1, 8] y) { y = Relu(x) }"""
 logger = logging.getLogger(__name__)
 
 
@@ -98,19 +97,25 @@ class Qnn:
             DeviceError: the NPU does not run it, or is not there.
             BundleError: it is damaged.
         """
-        try:
-            inference = self._inference(graph, threads, shared, records)
-        except Exception as error:  # ONNX Runtime's exceptions share no other base
-            raise explain(error, graph, self) from error
+        context = _context(graph)
+        if context is not None and (context.several or context.shared) and is_simulator():
+            what = "for several SoCs" if context.several else "that several graphs share"
+            raise DeviceError(
+                f"{graph.name} is compiled into a binary {what}, which hardware loads and the "
+                "simulator does not: export without --soc to run it here."
+            )
+        entries = dict(FALLBACK if self.allow_fallback else NO_FALLBACK)
+        if context is not None and context.shared:
+            entries["ep.share_ep_contexts"] = "1"
+        options = session_options(threads, shared, records)
+        socs = [self.target] if context is None else []
+        inference = open_inference(graph, socs, entries, options)
         if self.allow_fallback:
             fallen, every = nodes_on_cpu(inference)
             if fallen:
                 logger.warning(
                     "%s: %d of %d nodes run on the CPU instead of the NPU: %s",
-                    graph.name,
-                    len(fallen),
-                    every,
-                    listed(fallen),
+                    *(graph.name, len(fallen), every, listed(fallen)),
                 )
         return Session(graph.name, inference)
 
@@ -119,49 +124,27 @@ class Qnn:
         """The SoC that graphs are prepared for."""
         return self.soc or SOCS[DEFAULT_SOC]
 
-    def fallen_back(self, graph: Path) -> Any:
-        """An ``InferenceSession`` of a graph whose other nodes run on the CPU."""
-        return replace(self, allow_fallback=True)._inference(graph, 1, True, None)
 
-    def works(self) -> bool:
-        """Whether the NPU runs a graph of one node."""
-        from onnx import parser
+def open_inference(
+    graph: Path, socs: Sequence[Soc], entries: Mapping[str, str], options: Any = None
+) -> Any:
+    """As `open_raw`, with errors for the user.
 
-        model = parser.parse_model(ONE_NODE)
-        try:
-            replace(self, allow_fallback=False)._inference(model.SerializeToString(), 1, True, None)
-        except Exception:  # noqa: BLE001 - whatever it is, it does not work
-            return False
-        return True
-
-    def _inference(
-        self, graph: Path | bytes, threads: int | None, shared: bool, records: Path | None
-    ) -> Any:
-        import onnxruntime
-
-        devices, backend = load()
-        options = session_options(threads, shared, records)
-        if self.allow_fallback:
-            options.add_session_config_entry(RECORD, "1")
-        else:
-            options.add_session_config_entry(NO_FALLBACK, "1")
-        options.add_provider_for_devices(devices, provider_options(backend, (self.target,)))
-        return onnxruntime.InferenceSession(graph, options, enable_fallback=0)
-
-
-def provider_options(backend: str, socs: Sequence[Soc]) -> dict[str, str]:
-    """Options of the QNN provider, for one SoC or several in one context.
-
-    The SoC is always named: without one, QNN takes the oldest and computes in float32.
+    Raises:
+        DeviceError: the NPU does not run the graph, or is not there.
+        BundleError: it is damaged.
     """
-    options = {
-        "backend_path": backend,
-        "soc_model": ",".join(str(soc.number) for soc in socs),
-        "enable_htp_fp16_precision": "1",
-    }
-    if len(socs) > 1:
-        options["htp_arch"] = ",".join(str(soc.arch) for soc in socs)
-    return options
+    try:
+        return open_raw(graph, socs, entries, options)
+    except Exception as error:  # ONNX Runtime's exceptions share no other base
+        raise explain(error, graph, socs) from error
+
+
+def _context(graph: Path) -> ContextFile | None:
+    try:
+        return read_context(graph)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{graph.name} cannot be read: {error}; export it again.") from error
 
 
 def device(option: str | None, allow_fallback: bool) -> Qnn:

@@ -2,73 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgedec.devices.assigned import listed, nodes_on_cpu
 from edgedec.devices.qnn_library import is_simulator
+from edgedec.devices.qnn_session import FALLBACK, open_raw, works
+from edgedec.devices.socs import Soc
 from edgedec.errors import BundleError, DeviceError, EdgedecError
 from edgedec.runtime.session import first_line
 
-if TYPE_CHECKING:
-    from edgedec.devices.qnn import Qnn
-
-WAY_OUT = (
-    "run that component on the CPU (--device encoder=qnn,decoder=cpu or the other way round), or "
-    "let those nodes fall back (--allow-fallback)"
-)
+DOCTOR = "see `edgedec devices --doctor`"
 
 
-def explain(error: Exception, graph: Path, device: Qnn) -> EdgedecError:
+def explain(error: Exception, graph: Path, socs: Sequence[Soc]) -> EdgedecError:
     """The error for the user.
 
     Args:
         error: what opening the graph raised.
         graph: the file.
-        device: what was to open it.
+        socs: that it was opened for.
     """
     reason = first_line(error)
+    names = "+".join(soc.name for soc in socs)
+    if isinstance(error, EdgedecError):
+        return error
     if "fallback to CPU EP has been explicitly disabled" in reason:
-        return _not_taken(graph, device)
+        return _not_taken(graph, socs, names)
     if "Failed to finalize QNN graph" in reason:
         # It says MEM_ALLOC whatever the cause.
         return DeviceError(
-            f"{graph.name} cannot be prepared for {device.target.name}, most likely because that "
-            f"SoC lacks a combination of types in it: export for another --soc or with another "
-            f"--quant ({_tail(error)})."
+            f"{graph.name} cannot be prepared for {names}, most likely because that SoC lacks a "
+            f"combination of types in it: export with another --soc or --quant ({_tail(error)})."
         )
     if "EpContext" in reason:
-        also = ", or for several SoCs in one, which the simulator cannot load"
+        other = "" if is_simulator() else ", for another SoC"
         return BundleError(
-            f"the compiled form of {graph.name} cannot be loaded: it is damaged, or made by a "
-            f"newer QNN{also if is_simulator() else ' or for another SoC'}; export it again "
-            f"({_tail(error)})."
+            f"the compiled graph {graph.name} cannot be loaded: it is damaged{other}, or made by a "
+            f"newer QNN; export the bundle again ({_tail(error)})."
         )
     if "Error creating execution provider" in reason:
-        return DeviceError(
-            f"the NPU cannot be opened for {device.target.name}: see `edgedec devices --doctor` "
-            f"({_tail(error)})."
-        )
+        return DeviceError(f"the NPU cannot be opened for {names} ({_tail(error)}): {DOCTOR}.")
     return BundleError(f"{graph.name} cannot be opened by QNN: {reason}")
 
 
-def _not_taken(graph: Path, device: Qnn) -> EdgedecError:
+def _not_taken(graph: Path, socs: Sequence[Soc], names: str) -> EdgedecError:
     """Name the nodes that QNN left to the CPU; the runtime says only that there are some."""
+    which = "some of its nodes"
     try:
-        fallen, every = nodes_on_cpu(device.fallen_back(graph))
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no other base
-        fallen, every = [], 0
-        reason = first_line(error)
-    else:
-        reason = f"{len(fallen)} of {every} nodes: {listed(fallen)}"
-    if fallen and len(fallen) == every and not device.works():
+        fallen, every = nodes_on_cpu(open_raw(graph, socs, FALLBACK))
+        if fallen:
+            which = f"{len(fallen)} of {every} nodes: {listed(fallen)}"
+    except Exception:  # noqa: BLE001 - ONNX Runtime's share no other base; it has said enough
+        fallen, every = [], -1
+    if len(fallen) == every and not works(socs):
         return DeviceError(
-            f"the NPU cannot be opened for {device.target.name}, not even for a graph of one node: "
-            "see `edgedec devices --doctor`."
+            f"the NPU cannot be opened for {names}, not even for a graph of one node: {DOCTOR}."
         )
     return DeviceError(
-        f"{graph.name} does not run entirely on the NPU ({device.target.name}), which leaves to "
-        f"the CPU {reason}; {WAY_OUT}."
+        f"{graph.name} does not run entirely on the NPU ({names}), which leaves to the CPU "
+        f"{which}; put that component on the CPU (such as --device encoder=qnn,decoder=cpu), or "
+        "let those nodes fall back (--allow-fallback)."
     )
 
 
