@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgedec.errors import BundleError, DeviceError, InputError
+from edgedec.devices.options import default_threads, session_options
+from edgedec.errors import BundleError, DeviceError
 from edgedec.runtime.manifest import Component
 from edgedec.runtime.onnx_file import operator_sets
 from edgedec.runtime.operators import DOMAIN
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from edgedec.devices.report import DeviceReport
     from edgedec.kernels.codebook_matmul import Compute
     from edgedec.quantize.matrices import Quantize
-
-MAX_DEFAULT_THREADS = 4
-"""Decoding one sequence is bound by memory: more threads than this rarely help and often hurt."""
-MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -112,16 +108,7 @@ class Cpu:
         """
         import onnxruntime
 
-        if threads is None:
-            threads = default_threads()
-        if not 1 <= threads <= MOST_THREADS:
-            raise InputError(
-                f"threads must be a whole number from 1 to {MOST_THREADS:,}, not {threads!r}."
-            )
-        options = _options(threads, shared)
-        if records is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = str(records)
+        options = session_options(threads, shared, records)
         if DOMAIN in operator_sets(graph.read_bytes()):
             from edgedec.kernels.library import register
 
@@ -150,30 +137,3 @@ def device(option: str | None, allow_fallback: bool) -> Cpu:  # noqa: ARG001 - t
     if option is not None:
         raise DeviceError(f"the device 'cpu' has no option {option!r}: write --device cpu.")
     return Cpu()
-
-
-def default_threads(cores: int | None = None) -> int:
-    """Threads of a session that was asked for none, on a machine of so many cores; None: here."""
-    return min(available_cores() if cores is None else cores, MAX_DEFAULT_THREADS)
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _options(threads: int, shared: bool) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # warnings speak of graph internals; errors come as exceptions
-    # Shapes change from step to step, and a plan per shape would be kept for each.
-    options.enable_mem_pattern = False
-    if shared and threads > 1:
-        # Idle threads of one session would spin on the cores that the next one wants.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options

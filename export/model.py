@@ -88,7 +88,7 @@ def agreement(text: Calibration, divergence: Divergence) -> Agreement:
 
 def available_threads() -> int:
     """As many as there are cores for this process."""
-    from edgedec.devices.cpu import available_cores
+    from edgedec.devices.options import available_cores
 
     return available_cores()
 

@@ -6,7 +6,7 @@ import datetime as dt
 import platform
 from typing import Any
 
-from edgedec.devices.cpu import available_cores
+from edgedec.devices.options import available_cores
 from edgedec.runtime.profiling.machine import cache_bytes, cpu_model, load
 
 

@@ -17,7 +17,7 @@ def environment(threads: Iterable[int | None]) -> Environment:
     Args:
         threads: numbers of threads that are going to be used, None for the device's choice.
     """
-    from edgedec.devices.cpu import MOST_THREADS, available_cores, default_threads
+    from edgedec.devices.options import MOST_THREADS, available_cores, default_threads
 
     numbers = {default_threads() if number is None else number for number in threads}
     # Before the measurement, which is a load itself.

@@ -206,7 +206,7 @@ def _bandwidth(sample: Sample, context: Context) -> float | None:
 
 def threads_of(configuration: Configuration, environment: Environment) -> int:
     """Threads that were computed with; the choice of that machine where none were asked for."""
-    from edgedec.devices.cpu import default_threads
+    from edgedec.devices.options import default_threads
 
     asked = configuration.threads
     return default_threads(environment.cores) if asked is None else asked

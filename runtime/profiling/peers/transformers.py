@@ -153,7 +153,7 @@ def measure_turn(kept: dict[str, Peer], start: Start, job: Job) -> Turn:
     """
     import torch
 
-    from edgedec.devices.cpu import default_threads
+    from edgedec.devices.options import default_threads
     from edgedec.runtime.profiling.turn import turn_of
 
     torch.set_num_threads(job.configuration.threads or default_threads())

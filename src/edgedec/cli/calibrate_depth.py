@@ -90,7 +90,7 @@ def command(
     """
     import edgedec
     from edgedec.builtin import resolve_bundle
-    from edgedec.devices.cpu import default_threads
+    from edgedec.devices.options import default_threads
     from edgedec.export.depth_grid import candidates
     from edgedec.export.depth_table import (
         copy_bundle,
