@@ -109,7 +109,8 @@ def _losses(model: StaticModel, weights: list[Weight], spec: Precision) -> dict[
     for weight in weights:
         if weight.name in model.coded:
             values = weight.read(model)
-            error = round_weight(values, weight.role, spec.name, spec.bits) - values
+            bits = weight_bits(spec, weight)
+            error = round_weight(values, weight.role, spec.name, bits) - values
             power = float(np.square(values, dtype=np.float64).sum())
             squared = float(np.square(error, dtype=np.float64).sum())
             losses[weight.path] = squared / power if power else 0.0
@@ -124,11 +125,12 @@ def _store_weights(
     # all are read before the first constant goes: graphs share them
     readers = {name: find_readers(part.graph) for name, part in model.models.items()}
     for component, part in model.models.items():
-        for reader in readers[component] if spec.bits < 16 else ():
+        for reader in readers[component]:
             weight = by_name[str(reader.stored.name), reader.role == "embedding"]
             bits = weight_bits(spec, weight, eight)
             store = use_rows if weight.role == "embedding" else use_blocks
-            store(part.graph, reader, weight, bits, packed)
+            if bits < 16:
+                store(part.graph, reader, weight, bits, packed)
     for part in model.models.values():
         remove_unread(part.graph)
         store_halves(part.graph)

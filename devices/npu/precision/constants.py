@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -50,11 +49,6 @@ def add_tensor(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
             )
         )
     return graph.initializers[name]
-
-
-def integers(values: NDArray[np.int8], bits: int, name: str) -> ir.TensorProtocol:
-    """Integers of 4 or 8 bits as a tensor."""
-    return ir.tensor(values if bits == 8 else values.astype(ml_dtypes.int4), name=name)
 
 
 def remove_unread(graph: ir.Graph) -> None:

@@ -11,8 +11,9 @@ from edgedec.errors import InputError
 
 Kv = Literal["fp16", "u8", "s16"]
 """How keys and values travel: float16, uint8 with a zero point, or int16 without one."""
-BLOCK = 32
-"""Weights that share a scale, along a product's inputs, where a format has such blocks."""
+BLOCKS = (32, 16)
+"""Weights that share a scale, along a product's inputs, where a format has such blocks: the first
+number of them that divides the inputs."""
 SCALE_BITS = 32
 """Of a scale of a row or a block: graphs keep it as float32."""
 LEVEL_BITS = 8
@@ -26,8 +27,8 @@ class Precision:
     Attributes:
         name: as ``--quant`` takes it.
         bits: of one weight.
-        blocks: whether products' weights have a scale per block of `BLOCK` inputs; else they have
-            one per output.
+        blocks: whether products' weights have a scale per block of inputs; else they have one per
+            output.
         calibrated: whether activations are integers too, so that their ranges must be known.
         kv: how keys and values may travel; the first is the default.
     """
@@ -72,9 +73,21 @@ def get_precision(name: str, kv: str | None = None) -> Precision:
     return found
 
 
+def block_size(columns: int) -> int:
+    """How many of a product's inputs share a scale, 0 where no size of blocks fills them."""
+    return next((size for size in BLOCKS if columns % size == 0), 0)
+
+
 def weight_bits(precision: Precision, weight: Weight, eight: Collection[str] = ()) -> int:
-    """Bits of one code of a weight; ``eight`` names those that have 8 whatever the precision."""
-    return 8 if precision.bits < 8 and weight.name in eight else precision.bits
+    """Bits of one code of a weight; ``eight`` names those that have 8 whatever the precision.
+
+    What does not divide into blocks stays float16, and pairs of 4 bits need an even width.
+    """
+    bits = 8 if precision.bits < 8 and weight.name in eight else precision.bits
+    if weight.role == "embedding":
+        return 8 if bits == 4 and weight.columns % 2 else bits
+    weight_only = precision.blocks and not precision.calibrated
+    return 16 if weight_only and not block_size(weight.columns) else bits
 
 
 def bits_per_weight(precision: str, weight: Weight, eight: Collection[str] = ()) -> float:
@@ -86,8 +99,9 @@ def bits_per_weight(precision: str, weight: Weight, eight: Collection[str] = ())
     per_row = SCALE_BITS / weight.columns
     if not spec.blocks or weight.role == "embedding":
         return bits + per_row
+    block = block_size(weight.columns)
     if not spec.calibrated:
-        return bits + SCALE_BITS * -(-weight.columns // BLOCK) / weight.columns
-    if bits == 4 and weight.columns % BLOCK == 0:
-        return bits + LEVEL_BITS / BLOCK + per_row
+        return bits + SCALE_BITS / block
+    if bits == 4 and block:
+        return bits + LEVEL_BITS / block + per_row
     return bits + per_row

@@ -68,14 +68,12 @@ def _fit(
 
 
 def to_blocks(values: NDArray[np.float32], block: int) -> NDArray[np.float32]:
-    """``[rows, columns]`` as ``[rows * blocks, block]``, filled up with zeros."""
-    padded = np.pad(values, ((0, 0), (0, -values.shape[1] % block)))
-    return padded.reshape(-1, block)
+    """``[rows, columns]`` as ``[rows * blocks, block]``."""
+    return values.reshape(-1, block)
 
 
 def from_blocks(
     codes: NDArray[np.int8], scales: NDArray[np.float32], shape: tuple[int, int]
 ) -> NDArray[np.float32]:
     """The values ``[rows, columns]`` that integers and scales of blocks stand for."""
-    rows, columns = shape
-    return (codes * scales[:, None]).reshape(rows, -1)[:, :columns].astype(np.float32)
+    return (codes * scales[:, None]).reshape(shape).astype(np.float32)
