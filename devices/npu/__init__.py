@@ -1,1 +1,1 @@
-"""Graphs of fixed shapes for NPUs: passes over a bundle's graphs, and how their numbers are stored."""
+"""NPUs: a bundle's graphs with fixed shapes, and how their numbers are stored."""
