@@ -155,7 +155,7 @@ class _Writing:
             w, handlers, bound, self._constants, self._tables, positions, lengths.count
         )
         emitter.emit(self._nodes)
-        token = w.op("Cast", [emitter.read(self._token)], "next_token", to=INT32)
+        token = w.op("Cast", [emitter.read(self._token)], "chosen_token", to=INT32)
         return token, emitter.read(self._logits)
 
     def finish(self, tokens: Sequence[ir.Value], logits: ir.Value) -> ir.Model:
@@ -164,7 +164,7 @@ class _Writing:
         w.suffix = ""
         token = tokens[0]
         if len(tokens) > 1:
-            token = w.op("Concat", tokens, "next_tokens", axis=1)
+            token = w.op("Concat", tokens, "chosen_tokens", axis=1)
         w.output(token, "next_token")
         if len(tokens) == 1:
             w.output(logits, "logits")
