@@ -9,24 +9,42 @@ from typing import Any
 
 import numpy as np
 
+T5: dict[str, Any] = {
+    "model_type": "t5",
+    "architectures": ["T5ForConditionalGeneration"],
+    "vocab_size": 32128,
+    "d_kv": 64,
+    "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128,
+    "feed_forward_proj": "relu",
+    "layer_norm_epsilon": 1e-6,
+    "tie_word_embeddings": True,
+    "is_encoder_decoder": True,
+    "decoder_start_token_id": 0,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
 SHAPES: dict[str, dict[str, Any]] = {
-    "t5-base": {
-        "model_type": "t5",
-        "architectures": ["T5ForConditionalGeneration"],
-        "vocab_size": 32128,
+    "t5-small": T5
+    | {"d_model": 512, "d_ff": 2048, "num_heads": 8, "num_layers": 6, "num_decoder_layers": 6},
+    "t5-base": T5
+    | {"d_model": 768, "d_ff": 3072, "num_heads": 12, "num_layers": 12, "num_decoder_layers": 12},
+    "bart-base": {
+        "model_type": "bart",
+        "architectures": ["BartForConditionalGeneration"],
+        "vocab_size": 50265,
         "d_model": 768,
-        "d_kv": 64,
-        "d_ff": 3072,
-        "num_heads": 12,
-        "num_layers": 12,
-        "num_decoder_layers": 12,
-        "relative_attention_num_buckets": 32,
-        "relative_attention_max_distance": 128,
-        "feed_forward_proj": "relu",
-        "layer_norm_epsilon": 1e-6,
+        "encoder_layers": 6,
+        "decoder_layers": 6,
+        "encoder_attention_heads": 12,
+        "decoder_attention_heads": 12,
+        "encoder_ffn_dim": 3072,
+        "decoder_ffn_dim": 3072,
+        "activation_function": "gelu",
+        "max_position_embeddings": 1024,
         "tie_word_embeddings": True,
         "is_encoder_decoder": True,
-        "decoder_start_token_id": 0,
+        "decoder_start_token_id": 1,
         "pad_token_id": 0,
         "eos_token_id": 1,
     },
@@ -50,6 +68,10 @@ SHAPES: dict[str, dict[str, Any]] = {
         "eos_token_id": 1,
     },
 }
+LAYERS = (
+    "num_layers", "num_decoder_layers", "num_hidden_layers", "encoder_layers", "decoder_layers"
+)  # fmt: skip
+"""What configurations call the number of layers."""
 LINE = 64
 """Words of a line of the text."""
 
@@ -72,17 +94,17 @@ def write_checkpoint(folder: Path, shape: str, layers: int | None, tokens: int) 
     from safetensors.numpy import save_file
 
     config = dict(SHAPES[shape])
-    for key in ("num_layers", "num_decoder_layers", "num_hidden_layers"):
+    for key in LAYERS:
         if layers is not None and key in config:
             config[key] = layers
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
-    encodes = config["model_type"] == "t5"
+    encodes = config.get("is_encoder_decoder", False)
     weights = {
         name: np.ones(size, np.float16)
         if std == 0
         else (random.standard_normal(size, np.float32) * np.float32(std)).astype(np.float16)
-        for name, size, std in (_t5(config) if encodes else _llama(config))
+        for name, size, std in TENSORS[config["model_type"]](config)
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config))
@@ -143,6 +165,34 @@ def _llama(config: dict[str, Any]) -> Tensors:
         ):
             yield f"{prefix}.{name}.weight", size, 0.02
     yield "model.norm.weight", (d,), 0
+
+
+def _bart(config: dict[str, Any]) -> Tensors:
+    """BART's tensors, initialised as BART is; biases are as large as weights, to be seen."""
+    d = config["d_model"]
+    yield "model.shared.weight", (config["vocab_size"], d), 0.02
+    for side in ("encoder", "decoder"):
+        ff = config[f"{side}_ffn_dim"]
+        top = f"model.{side}"
+        yield f"{top}.embed_positions.weight", (config["max_position_embeddings"] + 2, d), 0.02
+        attentions = ["self_attn", "encoder_attn"][: 1 + (side == "decoder")]
+        norms = ["layernorm_embedding"]
+        for i in range(config[f"{side}_layers"]):
+            layer = f"layers.{i}"
+            linears = [(f"{a}.{part}_proj", d, d) for a in attentions for part in "qkv"]
+            linears += [(f"{a}.out_proj", d, d) for a in attentions]
+            for name, rows, columns in (*linears, ("fc1", ff, d), ("fc2", d, ff)):
+                yield f"{top}.{layer}.{name}.weight", (rows, columns), 0.02
+                yield f"{top}.{layer}.{name}.bias", (rows,), 0.02
+            norms += [f"{layer}.{a}_layer_norm" for a in attentions]
+            norms.append(f"{layer}.final_layer_norm")
+        for norm in norms:
+            yield f"{top}.{norm}.weight", (d,), 0
+            yield f"{top}.{norm}.bias", (d,), 0.02
+
+
+TENSORS = {"t5": _t5, "llama": _llama, "bart": _bart}
+"""Type of a model -> its tensors."""
 
 
 def _write_tokenizer(path: Path, size: int) -> None:

@@ -1,0 +1,1 @@
+"""What `benchmarks/npu.py` is made of."""
