@@ -27,6 +27,7 @@ from edgedec.runtime import generator as generator_module
 from edgedec.runtime import loop as loop_module
 from edgedec.runtime import session as session_module
 from edgedec.runtime.generator import Generator
+from edgedec.runtime.model import Model
 from edgedec.runtime.profiling.paired import Ratio, ratio_of
 from edgedec.runtime.session import Session
 from edgedec.runtime.spans import Spans
@@ -85,12 +86,13 @@ def _sibling(
 
     found.__class__ = kind
     found.spans = spans
-    found._components = components = copy.copy(generator._components)
+    components, encoder = copy.copy(generator._model.components), generator._model.encoder
     components._full = [again(session) for session in components._full]
     components.head = None if components.head is None else again(components.head)
-    if found._encoder is not None:
-        found._encoder = copy.copy(found._encoder)
-        found._encoder._session = again(found._encoder._session)
+    if encoder is not None:
+        encoder = copy.copy(encoder)
+        encoder._session = again(encoder._session)
+    found._model = Model(encoder, components)
     return found
 
 

@@ -32,26 +32,26 @@ def check_encoder(session: Session, io: Interface, *, with_mean: bool = False) -
         BundleError: with the graph, the input or output, and what is wrong with it.
     """
     inputs = (("input_ids", INT64, (None, None)), ("attention_mask", INT64, (None, None)))
-    _check(session.name, "input", session.inputs, inputs)
+    check_ports(session.name, "input", session.inputs, inputs)
     mean: list[Expected] = [("source.mean", FLOAT, (None, io.d_model))] if with_mean else []
     # Not a list: a manifest may speak of any number of layers.
     outputs = chain(mean, _memory(range(io.decoder_layers), io))
-    _check(session.name, "output", session.outputs, outputs)
+    check_ports(session.name, "output", session.outputs, outputs)
 
 
 def check_stage(session: Session, io: Interface, stage: Stage, *, with_head: bool) -> None:
     """Compare a stage of the decoder with the interface; raises as `check_encoder`."""
     inputs = _stage_inputs(io, stage, with_head=with_head, positions="positions" in session.inputs)
-    _check(session.name, "input", session.inputs, inputs)
+    check_ports(session.name, "input", session.inputs, inputs)
     outputs = _stage_outputs(io, stage, with_head=with_head)
-    _check(session.name, "output", session.outputs, outputs)
+    check_ports(session.name, "output", session.outputs, outputs)
 
 
 def check_fill(session: Session, io: Interface, stage: Stage) -> None:
     """Compare a stage's fill variant with the interface; raises as `check_encoder`."""
-    _check(session.name, "input", session.inputs, _variant_inputs(session, io, stage))
+    check_ports(session.name, "input", session.inputs, _variant_inputs(session, io, stage))
     outputs = _cache("present.{}.self", range(stage.first, stage.last), io)
-    _check(session.name, "output", session.outputs, outputs)
+    check_ports(session.name, "output", session.outputs, outputs)
 
 
 def check_low_rank(session: Session, io: Interface, stage: Stage) -> None:
@@ -59,28 +59,28 @@ def check_low_rank(session: Session, io: Interface, stage: Stage) -> None:
     layers = range(stage.first, stage.last)
     anchors = [(f"anchor.{layer}", FLOAT, (None, 1, io.d_model)) for layer in layers]
     inputs = [*_variant_inputs(session, io, stage), *anchors]
-    _check(session.name, "input", session.inputs, inputs)
+    check_ports(session.name, "input", session.inputs, inputs)
     outputs = [_hidden("hidden_out", io), *_cache("present.{}.self", layers, io)]
-    _check(session.name, "output", session.outputs, outputs)
+    check_ports(session.name, "output", session.outputs, outputs)
 
 
 def check_meta(session: Session, io: Interface) -> None:
     """Compare the confidence classifier with the interface; raises as `check_encoder`."""
-    _check(session.name, "input", session.inputs, (_hidden("hidden", io),))
-    _check(session.name, "output", session.outputs, (("confidence", FLOAT, (None, None)),))
+    check_ports(session.name, "input", session.inputs, (_hidden("hidden", io),))
+    check_ports(session.name, "output", session.outputs, (("confidence", FLOAT, (None, None)),))
 
 
 def check_router(session: Session, io: Interface) -> None:
     """Compare the routers with the interface; raises as `check_encoder`."""
     inputs = (_hidden("hidden", io), ("layer", INT64, (1,)))
-    _check(session.name, "input", session.inputs, inputs)
-    _check(session.name, "output", session.outputs, (("score", FLOAT, (None, None)),))
+    check_ports(session.name, "input", session.inputs, inputs)
+    check_ports(session.name, "output", session.outputs, (("score", FLOAT, (None, None)),))
 
 
 def check_head(session: Session, io: Interface) -> None:
     """Compare a head of its own with the interface; raises as `check_encoder`."""
-    _check(session.name, "input", session.inputs, (_hidden("hidden", io), _PICKED))
-    _check(session.name, "output", session.outputs, _scores(io))
+    check_ports(session.name, "input", session.inputs, (_hidden("hidden", io), _PICKED))
+    check_ports(session.name, "output", session.outputs, _scores(io))
 
 
 _PICKED: Expected = ("logit_positions", INT64, (None, None))
@@ -139,7 +139,9 @@ def _stage_outputs(io: Interface, stage: Stage, *, with_head: bool) -> Iterator[
     yield from _cache("present.{}.self", range(stage.first, stage.last), io)
 
 
-def _check(graph: str, kind: str, found: Mapping[str, Port], expected: Iterable[Expected]) -> None:
+def check_ports(
+    graph: str, kind: str, found: Mapping[str, Port], expected: Iterable[Expected]
+) -> None:
     """Compare the inputs or outputs of a graph; stops at the first that is not as expected."""
     names = set()
     for name, wanted, lengths in expected:

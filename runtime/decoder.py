@@ -21,6 +21,7 @@ from edgedec.runtime.depth.confidence import softmax_max
 from edgedec.runtime.depth.plan import Variant
 from edgedec.runtime.encoder import Memory
 from edgedec.runtime.hidden import HiddenMemory
+from edgedec.runtime.manifest import Stage
 from edgedec.runtime.waiting import Counts, States, Waiting, join
 
 __all__ = ["Decoding", "Scores", "StepOutput"]
@@ -88,6 +89,11 @@ class Decoding:
             self.components, self.memory, self.cache, self._hidden, self._anchors
         )
         self._states = None
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The decoder's stages, in order."""
+        return self._stages
 
     @property
     def rows(self) -> int:

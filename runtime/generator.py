@@ -12,20 +12,20 @@ import numpy as np
 
 from edgedec.errors import BundleError, InputError
 from edgedec.runtime.bundle import Bundle, open_bundle
-from edgedec.runtime.components import Components
-from edgedec.runtime.decoder import Decoding
 from edgedec.runtime.depth.clock import Clock
 from edgedec.runtime.depth.options import check, layout_of, make_policy
 from edgedec.runtime.depth.plan import Policy, Request
 from edgedec.runtime.depth.statistics import Statistics
-from edgedec.runtime.encoder import Encoder
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.loop import Loop
+from edgedec.runtime.model import open_model
 from edgedec.runtime.opening import Opener
 from edgedec.runtime.prompt import RouterScores, feed_prompts
 from edgedec.runtime.search import Search, make_search
 from edgedec.runtime.search.protocol import FinishReason
 from edgedec.runtime.spans import Spans
+from edgedec.runtime.static.options import check_static
+from edgedec.runtime.steps import Steps
 from edgedec.runtime.text import Tokenizer
 
 Input = str | Sequence[int]
@@ -136,15 +136,7 @@ class Generator:
             records=records,
             allow_fallback=allow_fallback,
         )
-        session = self._opener.open
-        self._encoder = (
-            Encoder(
-                session(manifest.encoder), self._interface, with_mean=manifest.router is not None
-            )
-            if manifest.encoder is not None
-            else None
-        )
-        self._components = Components(manifest, session)
+        self._model = open_model(bundle, self._opener.open)
         if "tokenizer.json" in manifest.files:
             self._tokenizer = Tokenizer.open(bundle.path("tokenizer.json"))
 
@@ -265,6 +257,9 @@ class Generator:
                 f"--depth {policy.name} does not go with beam search: use num_beams=1, or another "
                 "depth policy."
             )
+        static = self.bundle.manifest.static
+        if static is not None and static.decoder is not None:
+            check_static(policy, config, self._interface, static.decoder)
         return policy
 
     def end_records(self) -> dict[str, Path]:
@@ -276,26 +271,26 @@ class Generator:
 
     def start_decoding(
         self, sources: list[list[int]] | None, rows: int, *, anchors: bool = False
-    ) -> Decoding:
+    ) -> Steps:
         """Encode ``sources`` (None if decoder-only) and begin decoding, below any search.
 
         Args:
             sources: token ids of every row.
             rows: sequences decoded side by side.
             anchors: keep what low-rank variants need.
+
+        Returns:
+            A `Decoding`, or of graphs of fixed shapes a `StaticDecoding`.
         """
-        memory = None
-        if self._encoder is not None:
-            assert sources is not None
-            memory = self._encoder.encode(sources, self._config({}).pad_token_id or 0)
-        return Decoding(self._components, memory, rows, anchors=anchors, clock=self._clock)
+        pad = self._config({}).pad_token_id or 0
+        return self._model.start(sources, rows, pad=pad, clock=self._clock, anchors=anchors)
 
     def _start(
         self, sources: list[list[int]], config: GenerationConfig, policy: Policy, first_row: int
     ) -> tuple[Search, Iterator[None]]:
         """Check the lengths, build the search, and return it with the loop that drives it."""
         io = self._interface
-        if self._encoder is not None:
+        if self._model.encodes:
             start = config.decoder_start_token_id
             if start is None:
                 raise BundleError(
@@ -324,7 +319,7 @@ class Generator:
         request = Request(
             rows=search.rows,
             limit=max(limits),
-            sources=sources if self._encoder is not None else None,
+            sources=sources if self._model.encodes else None,
             prompts=prompts,
         )
         return search, self._run(search, policy, request, config.pad_token_id or 0, self.statistics)
@@ -343,7 +338,7 @@ class Generator:
         encoded = perf_counter()
         if decoding.memory is not None:
             spans.lap("encode")
-        routers = RouterScores(self._components, len(prompts)) if needs.routers else None
+        routers = RouterScores(self._model.components, len(prompts)) if needs.routers else None
         if routers is not None and decoding.memory is not None:
             assert decoding.memory.mean is not None
             routers.see_source(decoding.memory.mean)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from time import perf_counter
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.runtime.decoder import Decoding, StepOutput
+from edgedec.runtime.bound import StepOutput
 from edgedec.runtime.depth.confidence import MEASURES, probability, similarity
 from edgedec.runtime.depth.plan import Plan, Planner, Signals
 from edgedec.runtime.depth.statistics import Statistics
@@ -17,6 +17,10 @@ from edgedec.runtime.search import Search
 from edgedec.runtime.search.protocol import Advance
 from edgedec.runtime.search.rows import RowSearch
 from edgedec.runtime.spans import Spans
+from edgedec.runtime.steps import Steps
+
+if TYPE_CHECKING:
+    from edgedec.runtime.decoder import Decoding
 
 
 class Loop:
@@ -34,7 +38,7 @@ class Loop:
 
     def __init__(
         self,
-        decoding: Decoding,
+        decoding: Steps,
         search: Search,
         planner: Planner,
         statistics: Statistics,
@@ -50,7 +54,7 @@ class Loop:
         self._spans = spans
         self._beams = beams
         self._context = context
-        self._layers = [stage.last - stage.first for stage in decoding.components.stages]
+        self._layers = [stage.last - stage.first for stage in decoding.stages]
         self._next: NDArray[np.int64] = np.zeros((search.rows, 1), np.int64)
         self._decided: tuple[int, ...] = ()
         self._ended: NDArray[np.bool_] | None = None
@@ -168,9 +172,9 @@ class Loop:
             assert self._looked.logits is not None
             confidence = MEASURES[measure](self._looked.logits)
         elif measure == "state":
-            confidence = similarity(*decoding.last_states())
+            confidence = similarity(*cast("Decoding", decoding).last_states())
         else:
-            confidence = decoding.confidence()
+            confidence = cast("Decoding", decoding).confidence()
         if self._finished is not None:
             confidence = np.where(self._finished, np.float32(1), confidence)
         return Signals(confidence=confidence, tokens=self._decided, clock=decoding.clock)
@@ -248,7 +252,8 @@ class Loop:
         held = len(targets)
         tokens = chances = None
         if plan.shadow:
-            tokens, chances = decoding.shadow(plan.shadow, held, skip=count - held)
+            shadow = cast("Decoding", decoding).shadow
+            tokens, chances = shadow(plan.shadow, held, skip=count - held)
         self._context += held
         if held < count:
             decoding.crop(self._context)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.runtime.bound import StepOutput
 from edgedec.runtime.components import Components
-from edgedec.runtime.decoder import Decoding, StepOutput
 from edgedec.runtime.session import empty
+from edgedec.runtime.steps import Steps
 from edgedec.runtime.waiting import States
+
+if TYPE_CHECKING:
+    from edgedec.runtime.decoder import Decoding
 
 
 def feed_prompts(
-    decoding: Decoding,
+    decoding: Steps,
     prompts: Sequence[Sequence[int]],
     *,
     pad: int,
@@ -42,9 +47,9 @@ def feed_prompts(
         new = tokens[:, begin : begin + piece]
         here = np.clip(counts - begin, 0, new.shape[1])
         decoding.feed(new, here, want_logits=want_logits)
-        for index, stage in enumerate(decoding.components.stages):
+        for index, stage in enumerate(decoding.stages):
             if routers is not None and index > 0:
-                routers.see(stage.first, decoding.states, here)
+                routers.see(stage.first, cast("Decoding", decoding).states, here)
             decoding.run(index)
         output = decoding.read(want_logits=want_logits).last
         # The row's next token follows from the piece that its prompt ends in.

@@ -26,6 +26,11 @@ class Port:
     type: str
     shape: tuple[str | int | None, ...]
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The shape of a port whose lengths are all fixed."""
+        return tuple(length for length in self.shape if isinstance(length, int))
+
 
 class Session:
     """An ONNX Runtime session whose inputs and outputs are NumPy memory.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -57,7 +57,9 @@ def start(
     """Begin; rows can change places only if they have the same source, as beams do."""
     encodes = generator.bundle.manifest.encoder is not None
     sources = [SOURCES[0]] * rows if same else SOURCES[:rows]
-    return generator.start_decoding(sources if encodes else None, rows, anchors=anchors)
+    decoding = generator.start_decoding(sources if encodes else None, rows, anchors=anchors)
+    assert isinstance(decoding, Decoding)
+    return decoding
 
 
 Script = Callable[[int, Signals], Plan]
@@ -244,7 +246,8 @@ def test_rows_that_skip_stages(
     rng = np.random.default_rng(seed)
     together = start(generator, 2)
     encodes = generator.bundle.manifest.encoder is not None
-    alone = [generator.start_decoding([s] if encodes else None, 1) for s in SOURCES[:2]]
+    sources = [[s] if encodes else None for s in SOURCES[:2]]
+    alone = [cast("Decoding", generator.start_decoding(s, 1)) for s in sources]
     prompt = rng.integers(2, VOCAB, (2, 5))
     together.step(prompt)
     for row, decoding in enumerate(alone):
@@ -432,7 +435,7 @@ def test_what_a_look_tells(generator: Generator) -> None:
     assert meta is not None
     assert highest is not None
     encodes = generator.bundle.manifest.encoder is not None
-    decoding = generator.start_decoding(inputs if encodes else None, 2)
+    decoding = cast("Decoding", generator.start_decoding(inputs if encodes else None, 2))
     if encodes:
         decoding.step(np.zeros((2, 1), np.int64))
     else:

@@ -76,7 +76,9 @@ class Subject:
         """Encode the inputs and begin decoding."""
         generator = self.generator(stages)
         sources = self.inputs if self.encodes else None
-        return generator.start_decoding(sources, len(self.inputs))
+        decoding = generator.start_decoding(sources, len(self.inputs))
+        assert isinstance(decoding, Decoding)
+        return decoding
 
     def reference(self) -> list[Array]:
         """The NumPy reference's logits of `targets`, row by row where they differ in length."""
