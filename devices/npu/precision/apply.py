@@ -9,12 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedec.devices.npu.model import StaticModel
+from edgedec.devices.npu.precision.channels import round_two_levels
 from edgedec.devices.npu.precision.constants import Packed, remove_unread
 from edgedec.devices.npu.precision.embedding import round_rows, use_rows
 from edgedec.devices.npu.precision.halves import round_half, store_halves
 from edgedec.devices.npu.precision.kv import use_half_caches, use_integer_caches
 from edgedec.devices.npu.precision.nbits import round_blocks, use_blocks
-from edgedec.devices.npu.precision.precisions import Precision, get_precision, weight_bits
+from edgedec.devices.npu.precision.precisions import (
+    Precision,
+    block_size,
+    get_precision,
+    weight_bits,
+)
+from edgedec.devices.npu.precision.qdq import quantize
 from edgedec.devices.npu.precision.ranges import Range
 from edgedec.devices.npu.precision.weights import Weight, find_readers, weights_of
 from edgedec.errors import InputError
@@ -58,7 +65,7 @@ def apply_precision(
         else:
             use_integer_caches(model, kv, ranges or {})
     else:
-        raise NotImplementedError
+        quantize(model, weights, spec, kv=kv, eight=eight, ranges=ranges or {})
     for part in model.models.values():
         remove_unread(part.graph)
 
@@ -82,6 +89,8 @@ def round_weight(
         return round_half(values)
     if role != "embedding" and spec.blocks and not spec.calibrated:
         return round_blocks(values, bits)
+    if role != "embedding" and spec.blocks and bits == 4 and block_size(values.shape[1]):
+        return round_two_levels(values)
     return round_rows(values, bits)
 
 

@@ -24,6 +24,14 @@ class GridType:
     symmetric: bool
 
 
+@dataclass(frozen=True)
+class Cell:
+    """The grid of a value, and its type of integers."""
+
+    grid: Grid
+    kind: GridType
+
+
 U8 = GridType(ir.DataType.UINT8, 0, 255, symmetric=False)
 U16 = GridType(ir.DataType.UINT16, 0, 65535, symmetric=False)
 S16 = GridType(ir.DataType.INT16, -32767, 32767, symmetric=True)
@@ -38,6 +46,15 @@ def make_grid(found: Range, kind: GridType) -> Grid:
         return Grid(float(np.float32(max(high, -low, SMALLEST) / kind.highest)), 0)
     scale = float(np.float32(max(high - low, SMALLEST) / (kind.highest - kind.lowest)))
     return Grid(scale, int(np.clip(round(kind.lowest - low / scale), kind.lowest, kind.highest)))
+
+
+def limits(cell: Cell) -> Range:
+    """The least and the greatest number that a grid has."""
+    grid, kind = cell.grid, cell.kind
+    return (
+        (kind.lowest - grid.zero_point) * grid.scale,
+        (kind.highest - grid.zero_point) * grid.scale,
+    )
 
 
 def grid_tensors(
