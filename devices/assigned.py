@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-RECORD = "session.record_ep_graph_assignment_info"
-"""Set to 1 in a session's options, it makes `nodes_on_cpu` know."""
+NO_FALLBACK = {"session.disable_cpu_ep_fallback": "1"}
+"""Entries of a session's configuration: all nodes run on the device, or opening fails."""
+FALLBACK = {"session.record_ep_graph_assignment_info": "1"}
+"""Entries with which the CPU runs what the device does not, and `nodes_on_cpu` knows what."""
 MOST_NAMED = 8
 
 
@@ -19,7 +21,7 @@ class Node:
     operator: str
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.operator})"
+        return f"{self.name} ({self.operator})" if self.name else self.operator
 
 
 def nodes_on_cpu(inference: Any) -> tuple[list[Node], int]:

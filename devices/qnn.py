@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedec.devices.assigned import listed, nodes_on_cpu
+from edgedec.devices.assigned import FALLBACK, NO_FALLBACK, listed, nodes_on_cpu
 from edgedec.devices.context_file import ContextFile, read_context
 from edgedec.devices.options import session_options
 from edgedec.devices.qnn_errors import explain
 from edgedec.devices.qnn_library import installed, is_simulator, missing, sdk
-from edgedec.devices.qnn_session import FALLBACK, NO_FALLBACK, open_raw
+from edgedec.devices.qnn_session import open_raw
 from edgedec.devices.socs import DEFAULT_SOC, SOCS, Soc, find_soc
 from edgedec.errors import BundleError, DeviceError
 from edgedec.runtime.manifest import Component

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.devices.assigned import NO_FALLBACK
 from edgedec.devices.context_file import write_plainly
 from edgedec.devices.qnn import open_inference
-from edgedec.devices.qnn_session import NO_FALLBACK
 from edgedec.devices.socs import find_soc
 from edgedec.errors import DeviceError, EdgedecError
 

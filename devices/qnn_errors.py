@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgedec.devices.assigned import listed, nodes_on_cpu
+from edgedec.devices.assigned import FALLBACK, listed, nodes_on_cpu
+from edgedec.devices.messages import tail
 from edgedec.devices.qnn_library import is_simulator
-from edgedec.devices.qnn_session import FALLBACK, open_raw, works
+from edgedec.devices.qnn_session import open_raw, works
 from edgedec.devices.socs import Soc
 from edgedec.errors import BundleError, DeviceError, EdgedecError
 from edgedec.runtime.session import first_line
@@ -33,16 +34,16 @@ def explain(error: Exception, graph: Path, socs: Sequence[Soc]) -> EdgedecError:
         # It says MEM_ALLOC whatever the cause.
         return DeviceError(
             f"{graph.name} cannot be prepared for {names}, most likely because that SoC lacks a "
-            f"combination of types in it: export with another --soc or --quant ({_tail(error)})."
+            f"combination of types in it: export with another --soc or --quant ({tail(error)})."
         )
     if "EpContext" in reason:
         other = "" if is_simulator() else ", for another SoC"
         return BundleError(
             f"the compiled graph {graph.name} cannot be loaded: it is damaged{other}, or made by a "
-            f"newer QNN; export the bundle again ({_tail(error)})."
+            f"newer QNN; export the bundle again ({tail(error)})."
         )
     if "Error creating execution provider" in reason:
-        return DeviceError(f"the NPU cannot be opened for {names} ({_tail(error)}): {DOCTOR}.")
+        return DeviceError(f"the NPU cannot be opened for {names} ({tail(error)}): {DOCTOR}.")
     return BundleError(f"{graph.name} cannot be opened by QNN: {reason}")
 
 
@@ -64,8 +65,3 @@ def _not_taken(graph: Path, socs: Sequence[Soc], names: str) -> EdgedecError:
         f"{which}; put that component on the CPU (such as --device encoder=qnn,decoder=cpu), or "
         "let those nodes fall back (--allow-fallback)."
     )
-
-
-def _tail(error: Exception) -> str:
-    """The end of a message: its beginning says where in the provider it arose."""
-    return first_line(ValueError(str(error).strip().rsplit(" : ", 1)[-1])).rstrip(". ")

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
+from edgedec.devices.messages import tail
 from edgedec.errors import DeviceError
 
 PACKAGE = "onnxruntime-qnn"
@@ -29,7 +30,7 @@ def missing() -> str | None:
     """Why the NPU's runtime cannot be used here, in a sentence; None if it is installed."""
     if find_spec("onnxruntime_qnn") is None:
         if platform.system() == "Darwin":
-            return f"there is no {PACKAGE} for macOS: use Linux or Windows."
+            return f"there is no {PACKAGE} for macOS; use Linux or Windows"
         return f"{PACKAGE} is not installed: {INSTALL}"
     found = installed()
     numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
@@ -91,11 +92,9 @@ def _load() -> tuple[list[Any], str]:
                 name, onnxruntime_qnn.get_library_path()
             )
     except Exception as error:  # OSError, and ONNX Runtime's, which share no other base
-        from edgedec.runtime.session import first_line
-
         raise DeviceError(
             f"{PACKAGE} {installed()} does not load with ONNX Runtime {onnxruntime.__version__} "
-            f"({first_line(error)}): pip install -U onnxruntime {PACKAGE}"
+            f"({tail(error)}): pip install -U onnxruntime {PACKAGE}"
         ) from error
     devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == name]
     npus = [d for d in devices if d.device.type == onnxruntime.OrtHardwareDeviceType.NPU]

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgedec.devices.assigned import RECORD
+from edgedec.devices.assigned import NO_FALLBACK
 from edgedec.devices.options import session_options
 from edgedec.devices.qnn_library import load
 from edgedec.devices.socs import Soc
 
-NO_FALLBACK = {"session.disable_cpu_ep_fallback": "1"}
-FALLBACK = {RECORD: "1"}
 ONE_NODE = """<ir_version: 10, opset_import: ["": 21]>
 probe (float[1, 8] x) => (float[1, 8] y) { y = Relu(x) }"""
 

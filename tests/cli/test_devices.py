@@ -27,11 +27,14 @@ needs_library = pytest.mark.skipif(
 
 
 def report(invoke: Invoke) -> dict[str, Any]:
-    """The only device."""
+    """The first device, which is the CPU."""
     result = invoke("devices", "--json")
     assert result.exit_code == 0
-    (found,) = json.loads(result.stdout)
-    assert set(found) == {field.name for field in fields(DeviceReport)}
+    found, *others = json.loads(result.stdout)
+    for one in (found, *others):
+        assert set(one) == {field.name for field in fields(DeviceReport)}
+    assert [other["device"] for other in others] == ["qnn", "openvino"]
+    assert not any(other["operators"] for other in others)
     assert [operator["operator"] for operator in found["operators"]] == list(ATTRIBUTES)
     for operator in found["operators"]:
         assert set(operator) == {field.name for field in fields(OperatorReport)}
@@ -65,7 +68,7 @@ def elsewhere(*arguments: str, **environment: str) -> subprocess.CompletedProces
 @needs_library
 def test_a_slower_one_that_was_asked_for(invoke: Invoke) -> None:
     best = report(invoke)["instruction_sets"][0]
-    (found,) = json.loads(elsewhere("--json", EDGEDEC_ISA="scalar").stdout)
+    found, *_ = json.loads(elsewhere("--json", EDGEDEC_ISA="scalar").stdout)
     for operator in found["operators"]:
         assert (operator["runs_as"], operator["instruction_set"]) == ("kernel", "scalar")
         if best != "scalar":
@@ -101,3 +104,32 @@ def test_no_library(invoke: Invoke) -> None:
     assert text.count("without its operator library") == 1
     assert "CodebookMatMul   function body\n" in text
     assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_npus_that_are_not_installed(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgedec.devices.qnn_library.find_spec", lambda _: None)
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    qnn, openvino = json.loads(invoke("devices", "--json").stdout)[1:]
+    assert (qnn["available"], qnn["runtime"]) == (False, None)
+    assert qnn["reason"] == "onnxruntime-qnn is not installed: pip install 'edgedec[npu]'"
+    assert not openvino["available"]
+    assert "onnxruntime-openvino" in openvino["reason"]
+
+    result = invoke("devices", "--doctor")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    missing = lines.index("  missing   onnxruntime-qnn is not installed")
+    assert lines[missing + 1].strip() == "$ pip install 'edgedec[npu]'"
+    assert lines[missing + 2] == ""  # what follows cannot be known
+    assert lines[-1].strip().endswith("pip install onnxruntime-openvino")
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_no_wheel_for_macos(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgedec.devices.qnn_library.find_spec", lambda _: None)
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    qnn = json.loads(invoke("devices", "--json", "--doctor").stdout)[0]
+    finding = qnn["findings"][-1]
+    assert (finding["state"], finding["command"]) == ("missing", None)
+    assert "macOS" in finding["what"]

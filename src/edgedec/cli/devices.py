@@ -12,25 +12,38 @@ from edgedec.cli.terminal.logs import verbosity
 from edgedec.runtime.report.columns import columns
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from edgedec.devices.doctor import Route
     from edgedec.devices.report import DeviceReport
 
 
 @click.command("devices", short_help="Show what runs bundles here, and by which kernels.")
 @click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
+@click.option(
+    "--doctor", is_flag=True, help="Say what each way to an NPU lacks, and what would add it."
+)
 @verbosity
-def command(as_json: bool) -> None:
+def command(as_json: bool, doctor: bool) -> None:
     """Show every device of this machine and how it runs edgedec's operators.
 
     Bundles with codebook weights (`edgedec export --quant`) are fast where kernels run their
     operators; function bodies compute the same in standard ones, about as fast as without --quant.
+    NPUs run bundles that were exported for them (`edgedec export --device`).
     """
-    from edgedec.devices.base import DEVICES, get_device
+    if doctor:
+        from edgedec.devices.doctor import examine
 
-    reports = [get_device(name).report() for name in DEVICES]
-    if as_json:
-        click.echo(json.dumps([asdict(report) for report in reports], indent=2))
-        return
-    click.echo("\n\n".join("\n".join(describe(report)) for report in reports))
+        routes = examine()
+        found: list[DataclassInstance] = [*routes]
+        text = "\n\n".join("\n".join(describe_route(route)) for route in routes)
+    else:
+        from edgedec.devices.base import DEVICES, get_device
+
+        reports = [get_device(name).report() for name in DEVICES]
+        found = [*reports]
+        text = "\n\n".join("\n".join(describe(report)) for report in reports)
+    click.echo(json.dumps([asdict(item) for item in found], indent=2) if as_json else text)
 
 
 def describe(report: DeviceReport) -> list[str]:
@@ -40,21 +53,29 @@ def describe(report: DeviceReport) -> list[str]:
         facts.append(["runtime", report.runtime])
     if report.threads is not None:
         facts.append(["threads", f"{report.threads} by default"])
-    facts.append(["library", report.library or "none"])
+    if report.operators:
+        facts.append(["library", report.library or "none"])
     if report.instruction_sets:
         facts.append(["instruction sets", ", ".join(report.instruction_sets)])
-    rows = [["operator", "runs as", "instruction set"]]
-    rows += [[o.operator, o.runs_as, o.instruction_set or ""] for o in report.operators]
+    lines = columns(facts)
+    if report.operators:
+        rows = [["operator", "runs as", "instruction set"]]
+        rows += [[o.operator, o.runs_as, o.instruction_set or ""] for o in report.operators]
+        lines += ["", *columns(rows)]
     reasons = dict.fromkeys(
         reason for reason in (report.reason, *(o.reason for o in report.operators)) if reason
     )
-    return [
-        *columns(facts),
-        "",
-        *columns(rows),
-        *([""] if reasons else []),
-        *map(_sentence, reasons),
-    ]
+    return [*lines, *([""] if reasons else []), *map(_sentence, reasons)]
+
+
+def describe_route(route: Route) -> list[str]:
+    """A way to an NPU for people: what was found, and the command that adds what was not."""
+    lines = [f"{route.device}: {route.title}"]
+    for finding in route.findings:
+        lines.append(f"  {finding.state:<8}  {finding.what}")
+        if finding.command is not None:
+            lines.append(f"  {'':<8}  $ {finding.command}")
+    return lines
 
 
 def _sentence(reason: str) -> str:
