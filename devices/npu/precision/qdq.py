@@ -18,12 +18,21 @@ from edgedec.devices.npu.model import StaticModel
 from edgedec.devices.npu.precision.channels import block_weight, channel_weight
 from edgedec.devices.npu.precision.constants import Packed, add_tensor
 from edgedec.devices.npu.precision.embedding import use_rows
-from edgedec.devices.npu.precision.grids import S16, Cell, GridType, grid_tensors, limits, make_grid
+from edgedec.devices.npu.precision.grids import (
+    S16,
+    U16,
+    Cell,
+    GridType,
+    grid_tensors,
+    limits,
+    make_grid,
+)
 from edgedec.devices.npu.precision.ports import CACHE
 from edgedec.devices.npu.precision.precisions import Precision, block_size, weight_bits
 from edgedec.devices.npu.precision.ranges import Range
 from edgedec.devices.npu.precision.sharing import (
     CACHES,
+    MOVING,
     Key,
     assign_cells,
     is_float,
@@ -134,8 +143,8 @@ class _Activations:
         uses = list(port.uses())
         stored = port
         if not CACHE.fullmatch(str(port.name)):
-            stored = self._node("QuantizeLinear", port, cell, port, first)
-        value = self._node("DequantizeLinear", stored, cell, port, first)
+            stored = self._node("QuantizeLinear", port, cell, str(port.name), first)
+        value = self._node("DequantizeLinear", stored, cell, str(port.name), first)
         if stored is port:
             port.type = ir.TensorType(cell.kind.dtype)
         for use in uses:
@@ -144,10 +153,17 @@ class _Activations:
     def _convert_output(self, node: ir.Node, value: ir.Value, cell: Cell) -> None:
         uses = list(value.uses())
         name = str(value.name)
-        stored = self._node("QuantizeLinear", value, cell, value, None)
-        last = stored
+        way = [value]
+        if cell.kind is not U16 and node.op_type not in MOVING:
+            # a product of uint16 has to be uint16 itself before it can become something else
+            wide = Cell(make_grid(limits(cell), U16), U16)
+            way.append(self._node("QuantizeLinear", way[-1], wide, f"{name}.wide"))
+            way.append(self._node("DequantizeLinear", way[-1], wide, f"{name}.wide"))
+        stored = self._node("QuantizeLinear", way[-1], cell, name)
+        way.append(stored)
         if uses or not CACHE.fullmatch(name):
-            last = self._node("DequantizeLinear", stored, cell, value, None)
+            way.append(self._node("DequantizeLinear", stored, cell, name))
+        last = way[-1]
         for use in uses:
             use.node.replace_input_with(use.idx, last)
         for index, output in enumerate(self.graph.outputs):
@@ -155,8 +171,7 @@ class _Activations:
                 port = stored if CACHE.fullmatch(name) else last
                 value.name, port.name = f"{name}.float", name
                 self.graph.outputs[index] = port
-        made = [v.producer() for v in dict.fromkeys((stored, last))]
-        self.graph.insert_after(node, [n for n in made if n is not None])
+        self.graph.insert_after(node, [n for v in way[1:] if (n := v.producer()) is not None])
 
     def _convert_constants(self, node: ir.Node) -> None:
         for index, value in enumerate(node.inputs):
@@ -192,19 +207,20 @@ class _Activations:
             np.clip(integers, kind.lowest, kind.highest).astype(kind.dtype.numpy()),
             name=f"{value.name}.{place.name}" if kind is S32 else f"{value.name}.integers",
         )
-        return self._node("DequantizeLinear", add_tensor(self.graph, tensor), cell, value, place)
+        stored = add_tensor(self.graph, tensor)
+        return self._node("DequantizeLinear", stored, cell, str(value.name), place)
 
     def _node(
-        self, op_type: str, x: ir.Value, cell: Cell, value: ir.Value, place: ir.Node | None
+        self, op_type: str, x: ir.Value, cell: Cell, name: str, place: ir.Node | None = None
     ) -> ir.Value:
-        """A new node's output, named after a value; it is inserted before ``place``, if any."""
+        """The output of a new node; it is inserted before ``place``, if any."""
         dequantize = op_type == "DequantizeLinear"
-        tensors = grid_tensors(cell.grid, cell.kind, f"{value.name}.{cell.kind.dtype.name.lower()}")
+        tensors = grid_tensors(cell.grid, cell.kind, f"{name}.{cell.kind.dtype.name.lower()}")
         constants = [add_tensor(self.graph, tensor) for tensor in tensors]
         suffix = "numbers" if dequantize else "integers"
-        node = ir.Node("", op_type, [x, *constants], num_outputs=1, name=f"{value.name}.{suffix}")
+        node = ir.Node("", op_type, [x, *constants], num_outputs=1, name=f"{name}.{suffix}")
         made = node.outputs[0]
-        made.name, made.shape = node.name, value.shape
+        made.name, made.shape = node.name, x.shape
         made.type = ir.TensorType(ir.DataType.FLOAT if dequantize else cell.kind.dtype)
         if dequantize:
             self._read[made] = cell

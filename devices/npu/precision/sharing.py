@@ -20,6 +20,7 @@ JOINS = {"Concat"}
 """And here on that of all inputs."""
 PICKS = {"Gather"}
 """Picked rows lie on the grid of their table; embeddings are stored otherwise (`embedding`)."""
+MOVING = MOVES | JOINS | PICKS
 KNOWN = {"Softmax": (0.0, 1.0), "Sigmoid": (0.0, 1.0)}
 """Ranges that need not be observed."""
 
