@@ -27,7 +27,7 @@ INSTALL = (
     "python -m venv ov && ov/bin/pip install edgedec && ov/bin/pip uninstall -y onnxruntime && "
     "ov/bin/pip install onnxruntime-openvino"
 )
-"""Its ONNX Runtime takes the place of the usual one, and is older: no bundle for CPUs runs there."""
+"""Its ONNX Runtime takes the usual one's place and is older: no bundle for CPUs runs there."""
 logger = logging.getLogger(__name__)
 
 
@@ -160,7 +160,7 @@ def missing() -> str | None:
 
     if PROVIDER in onnxruntime.get_available_providers():
         return None
-    return f"this environment's ONNX Runtime is built without OpenVINO, which takes one of its own: {INSTALL}"
+    return f"OpenVINO has an ONNX Runtime and takes an environment of its own: {INSTALL}"
 
 
 def available() -> list[str]:
