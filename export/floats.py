@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-import numpy as np
 import onnx_ir as ir
 
-from edgedec.devices.passes.change import replace
 from edgedec.devices.passes.hidden import find_hidden, reorder
 from edgedec.devices.passes.linear import find_linears
+from edgedec.devices.passes.widen import widen
 from edgedec.errors import InputError
 from edgedec.quantize.grouping import by_distribution
 from edgedec.quantize.method import Settings
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.manifest import Manifest
-
-NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 def float_graphs(bundle: Bundle, settings: Settings) -> dict[str, ir.Model]:
@@ -61,35 +56,8 @@ def wide_graphs(bundle: Bundle) -> dict[str, ir.Model]:
     models = {}
     for name, component in bundle.manifest.components.items():
         models[name] = ir.load(bundle.path(component.file))
-        _widen(models[name].graph)
+        widen(models[name].graph)
     return models
-
-
-def _widen(graph: ir.Graph) -> None:
-    """Let initializers of 16 bits be float32 where all that reads them is a cast to it."""
-    for node in list(graph):
-        stored = node.inputs[0] if (node.domain, node.op_type) == ("", "Cast") else None
-        if (
-            stored is None
-            or not stored.is_initializer()
-            or stored.dtype not in NARROW
-            or node.attributes["to"].as_int() != ir.DataType.FLOAT
-            or len(stored.uses()) != 1
-        ):
-            continue
-        narrow, name = stored.const_value, str(stored.name)
-        assert narrow is not None
-        shape = ir.Shape(narrow.shape.numpy())
-        tensor = ir.LazyTensor(
-            partial(_read, narrow, name), dtype=ir.DataType.FLOAT, shape=shape, name=name
-        )
-        wide = ir.Value(
-            name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor
-        )
-        replace(graph, node.outputs[0], wide)
-        graph.remove(node, safe=True)
-        del graph.initializers[name]
-        graph.register_initializer(wide)
 
 
 def _sort_hidden(graph: ir.Graph, groups: int) -> None:
@@ -97,7 +65,3 @@ def _sort_hidden(graph: ir.Graph, groups: int) -> None:
         order = by_distribution(hidden.producers[0].matrix.read(), groups).order
         if order is not None:
             reorder(hidden, order)
-
-
-def _read(narrow: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
-    return ir.Tensor(narrow.numpy().astype(np.float32), name=name)

@@ -13,6 +13,7 @@ from edgedec.devices.passes.attention import fuse_attention
 from edgedec.devices.passes.change import add_initializer, replace, take_over
 from edgedec.devices.passes.linear import find_linears
 from edgedec.devices.passes.match import attribute, constant
+from edgedec.devices.passes.widen import widen
 from edgedec.kernels.operator import DOMAIN
 from edgedec.kernels.packing import Packed
 from edgedec.runtime.manifest import CodebookMatrix
@@ -42,6 +43,7 @@ def standardise(model: ir.Model, matrices: Matrices) -> tuple[ir.Model, dict[str
 
     copy = model.clone()
     graph = copy.graph
+    widen(graph)
     coded: dict[str, int] = {}
     decoded: dict[ir.Value, NDArray[np.float32]] = {}
     for node in list(graph):

@@ -39,7 +39,7 @@ def check_operators(graph: ir.Graph) -> None:
     """
     for node in graph:
         if node.domain or node.op_type not in RUN:
-            raise RefusalError(node, "is not run there")
+            raise RefusalError(node, "it does not run that operator")
 
 
 def check_shapes(graph: ir.Graph) -> None:
