@@ -32,7 +32,7 @@ ROW = RNG.standard_normal((1, WIDTH)).astype(np.float32)
 def write(
     folder: Path, name: str = "decoder", *, between: str = "Relu", rows: int | str = 1
 ) -> Path:
-    """Two products ``float32 [rows, 64]`` with an operator between, weights outside of the graph."""
+    """Two products of ``float32 [rows, 64]`` with an operator between; weights lie in a file."""
     nodes = [
         helper.make_node("MatMul", ["x", "weight"], ["a"], name="layer.q"),
         helper.make_node(between, ["a"], ["b"], name="layer.between"),
