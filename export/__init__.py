@@ -35,15 +35,26 @@ def export_checkpoint(
     via: str | None = None,
     verify: bool = True,
     force: bool = False,
+    device: str = "cpu",
+    kv: str | None = None,
+    max_source: int | None = None,
+    max_target: int | None = None,
+    chunk: int | None = None,
+    unroll: int | None = None,
+    soc: str | None = None,
+    share_contexts: bool = False,
+    min_agreement: float | None = None,
+    budget: float | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Path:
     """Export a checkpoint into the bundle folder ``out``.
 
     Args:
-        checkpoint: a Hugging Face folder, a hub id, or Mu's ``.pt`` file.
+        checkpoint: a Hugging Face folder, a hub id, or Mu's ``.pt`` file; for an NPU also a bundle.
         out: the folder to create; nothing is left there if the export fails.
         quant: weight format: ``cb4``, ``cb3`` or ``cb2`` (codes of 4, 3 or 2 bits into tables of
-            levels), ``int8``, or ``None`` for floating point.
+            levels), ``int8``, or ``None`` for floating point. For an NPU ``fp16``, ``nbits8`` (the
+            default), ``nbits4``, ``w8a16``, ``w4a16`` or ``lpbq`` (docs/npu.md).
         compute: how products with codebook weights are computed: ``int8`` (the default: inputs are
             rounded with one scale per row), ``int8-block`` (per 128 inputs), ``bf16`` or ``fp32``.
         portable: with ``quant``, leave everything but the matrices in standard operators.
@@ -66,6 +77,19 @@ def export_checkpoint(
         via: ``"optimum"`` exports an architecture without a family through optimum-onnx.
         verify: compare the graphs with the NumPy reference before the bundle appears.
         force: replace an existing bundle.
+        device: what the bundle is for: ``cpu``, an NPU (``qnn``, ``openvino``), or one for each
+            part of the model, such as ``encoder=qnn,decoder=cpu``. What follows is for NPUs:
+        kv: how keys and values are stored there: ``fp16``, ``u8`` or ``s16``; by default what
+            suits ``quant``.
+        max_source: tokens of a source that its graphs are made for.
+        max_target: tokens of a target, prompt included.
+        chunk: prompt tokens that one run of a decoder-only model takes.
+        unroll: greedy steps that one run makes.
+        soc: Qualcomm's systems on chip to compile for, such as ``"sm8650,sm8750"``.
+        share_contexts: let what is compiled for one of them share weights.
+        min_agreement: share of tokens below which graphs that choose others than the model are
+            refused; by default 0.97, and 0.9 for 4 bits.
+        budget: with 4 bits, mean bits per weight within which some weights keep 8.
         progress: called with what is being done and the fraction of it that is.
 
     Returns:
@@ -74,64 +98,42 @@ def export_checkpoint(
     Raises:
         CheckpointError: the checkpoint can't be read or is of an unsupported architecture.
         InputError: an option is out of range, or ``out`` must not be replaced.
+        DeviceError: what compiles for an NPU or simulates it is not installed.
         MissingDependencyError: pickled weights without torch, ``via`` without optimum.
-        CheckFailedError: the graphs and the reference disagree.
+        CheckFailedError: the graphs and the reference disagree, or an NPU's and the model.
     """
-    from edgedec.errors import InputError
+    from edgedec.export.asked import Asked, export
 
-    progress = progress or (lambda _what, _fraction: None)
     if stages is not None and not isinstance(stages, str):
         stages = ",".join(map(str, stages))
-    depth = (depth,) if isinstance(depth, str) else tuple(depth)
-    if quant is None:
-        from edgedec.export import pipeline
-
-        for name, value in (("compute", compute), ("method", method), ("calib", calibration)):
-            if value is not None:
-                raise InputError(f"--{name} {value} needs codebook weights: add --quant.")
-        options = pipeline.Options(
-            stages, dtype, revision, tokenizer, via, verify, force, depth, base, lora
-        )
-        return pipeline.run(checkpoint, out, options, progress)
-
-    from edgedec.export.quantized import quantize_source
-    from edgedec.quantize.methods import METHODS
-    from edgedec.quantize.options import ROUNDED, QuantizeOptions
-    from edgedec.quantize.scheme import SCHEMES
-
-    if quant not in SCHEMES:
-        raise InputError(f"--quant {quant!r}: choose one of {', '.join(SCHEMES)}.")
-    if dtype != "fp32":
-        raise InputError(
-            f"--dtype {dtype} is how floating-point weights are stored; --quant {quant} stores "
-            "codes: give one of the two."
-        )
-    if lora != "merge":
-        raise InputError(f"--lora {lora} is for floating-point weights; --quant {quant} merges.")
-    bits = SCHEMES[quant].bits
-    if bits == 8 and method not in (None, ROUNDED):
-        raise InputError(f"--quant {quant} is only rounded: leave out --method, or use {ROUNDED}.")
-    how = QuantizeOptions(
-        method=method or "",
-        bits=bits,
-        calibration=None if calibration is None else Path(calibration),
+    asked = Asked(
+        quant=quant,
         compute=compute,
         portable=portable,
+        method=method,
+        calibration=None if calibration is None else Path(calibration),
+        stages=stages,
+        depth=(depth,) if isinstance(depth, str) else tuple(depth),
+        base=None if base is None else fspath(base),
+        lora=lora,
+        dtype=dtype,
         revision=revision,
         tokenizer=None if tokenizer is None else fspath(tokenizer),
         via=via,
-        stages=stages,
-        depth=depth,
-        base=None if base is None else fspath(base),
         verify=verify,
         force=force,
+        device=device,
+        kv=kv,
+        max_source=max_source,
+        max_target=max_target,
+        chunk=chunk,
+        unroll=unroll,
+        soc=soc,
+        share_contexts=share_contexts,
+        min_agreement=min_agreement,
+        budget=budget,
     )
-    if calibration is not None and how.method in METHODS and not METHODS[how.method].calibrated:
-        raise InputError(
-            f"--calib {fspath(calibration)}: codes by {how.method} need no text; leave it out."
-        )
-    quantize_source(checkpoint, out, how, progress, report=False)
-    return Path(out)
+    return export(checkpoint, out, asked, progress or (lambda _what, _fraction: None))
 
 
 class _CallableModule(ModuleType):

@@ -59,27 +59,38 @@ def refuse_inside(source: str, out: Path) -> None:
 
 
 class CheckpointOptions(Protocol):
-    """What says how to export a checkpoint: options of `edgedec.export.pipeline`."""
+    """What says how to export a checkpoint: see `edgedec.export.export_checkpoint`."""
 
     @property
-    def revision(self) -> str | None: ...
+    def revision(self) -> str | None:
+        """Of a hub id."""
+
     @property
-    def tokenizer(self) -> str | None: ...
+    def tokenizer(self) -> str | None:
+        """Folder of another one."""
+
     @property
-    def via(self) -> str | None: ...
+    def via(self) -> str | None:
+        """The route of an architecture without a family."""
+
     @property
-    def stages(self) -> str | None: ...
+    def stages(self) -> str | None:
+        """Where to cut the decoder."""
+
     @property
-    def depth(self) -> tuple[str, ...]: ...
+    def depth(self) -> tuple[str, ...]:
+        """Policies to make it for."""
+
     @property
-    def base(self) -> str | None: ...
+    def base(self) -> str | None:
+        """Of an adapter alone."""
+
     @property
-    def verify(self) -> bool: ...
+    def verify(self) -> bool:
+        """Whether to compare with the reference."""
 
 
-def float_bundle(
-    source: str, work: Path, options: CheckpointOptions, progress: Progress
-) -> Bundle:
+def float_bundle(source: str, work: Path, options: CheckpointOptions, progress: Progress) -> Bundle:
     """The source as a bundle: itself, or an export with floating-point weights into ``work``.
 
     Raises:

@@ -1,0 +1,201 @@
+"""What graphs of fixed shapes are calibrated and verified on: texts that the model goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from edgedec.devices.npu.lower import Shapes
+from edgedec.errors import BundleError, InputError
+from edgedec.export.bundle import Progress
+from edgedec.export.calibration import WRITTEN, Calibration, own_text, read_calibration
+from edgedec.quantize.reporting.report import Text
+from edgedec.quantize.text.batches import Batch, make_batches
+from edgedec.quantize.text.samples import Sample
+from edgedec.runtime.bundle import Bundle
+from edgedec.runtime.generator import Generator
+
+TOKENS = 2048
+"""Of a text: ranges and shares of equal tokens change little with more."""
+RANDOM = "random tokens"
+"""What the text of a model without a tokenizer is called."""
+TOGETHER = 16
+"""Passages that the model writes side by side."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What one sequence of a model is fed.
+
+    Attributes:
+        source: the encoder's tokens; None for a decoder-only model.
+        prompt: what the decoder is fed first.
+        written: what the floating-point model says then, greedily; at least one token.
+    """
+
+    source: tuple[int, ...] | None
+    prompt: tuple[int, ...]
+    written: tuple[int, ...]
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """What the model was given: the source, or the prompt of a decoder-only model."""
+        return self.prompt if self.source is None else self.source
+
+
+def limited(bundle: Bundle, shapes: Shapes) -> Bundle:
+    """The bundle, which takes no more than graphs of these shapes would."""
+    io = bundle.manifest.interface
+    source = io.max_source if shapes.source is None else shapes.source
+    interface = replace(io, max_source=source, max_target=shapes.target)
+    return replace(bundle, manifest=replace(bundle.manifest, interface=interface))
+
+
+def read_text(
+    bundle: Bundle, path: Path | None, generator: Generator, progress: Progress
+) -> Calibration:
+    """The text of a user, of the checkpoint, or one that ships with edgedec, as tokens.
+
+    A model without a tokenizer, and without a text, gets random tokens.
+
+    Args:
+        bundle: with limits as `limited` sets them.
+        path: a file as `read_calibration` takes it; None for the checkpoint's own text.
+        generator: of the bundle: an encoder-decoder writes its targets.
+        progress: told what is being written.
+
+    Raises:
+        InputError: a text that cannot be read or used.
+    """
+    if "tokenizer.json" in bundle.manifest.files:
+        path = path or own_text(bundle)
+        return read_calibration(
+            bundle, path, TOKENS, 0, lambda: generator, progress, own_targets=False
+        )
+    if path is not None:
+        raise InputError(
+            f"--calib {path}: the model has no tokenizer to read it with; give one with "
+            "--tokenizer, or leave --calib out and it is random tokens."
+        )
+    samples = _written(bundle, _random(bundle), generator, progress)
+    batches = make_batches(samples, pad=_pad(bundle), start=_start(bundle))
+    tokens = int(sum(batch.target_mask.sum() for batch in batches))
+    return Calibration(Text(RANDOM, len(samples), tokens), batches, written=True)
+
+
+def passages_of(
+    bundle: Bundle, text: Calibration, generator: Generator, progress: Progress
+) -> list[Passage]:
+    """The text as passages, in an order that mixes long and short ones.
+
+    A decoder-only model is given the first half of each piece of text, and goes on by itself.
+
+    Args:
+        bundle: as for `read_text`.
+        text: what that gave.
+        generator: of the bundle.
+        progress: told what is being written.
+
+    Raises:
+        InputError: the model has nothing to say about any of it.
+    """
+    rows = [row for batch in text.batches for row in _rows(batch)]
+    if bundle.manifest.encoder is None:
+        prompts = [prompt[: (len(prompt) + 1) // 2] for _, prompt, _ in rows]
+        samples = [Sample(prompt, None) for prompt in prompts]
+        found = [
+            Passage(None, sample.source or (), sample.target or ())
+            for sample in _written(bundle, samples, generator, progress)
+        ]
+    else:
+        found = [Passage(source, fed[:1], labels) for source, fed, labels in rows]
+    if not found:
+        raise InputError(
+            f"the model says nothing about {text.text.name}: give another text with --calib."
+        )
+    order = np.random.default_rng(0).permutation(len(found))
+    return [found[index] for index in order.tolist()]
+
+
+def first_tokens(passages: Sequence[Passage], tokens: int) -> list[Passage]:
+    """The first passages, so many that about so many tokens are written in them."""
+    ends = np.cumsum([len(passage.written) for passage in passages])
+    return list(passages[: int(np.searchsorted(ends, tokens)) + 1])
+
+
+def _rows(
+    batch: Batch,
+) -> list[tuple[tuple[int, ...] | None, tuple[int, ...], tuple[int, ...]]]:
+    """Source, decoder input and labels of every row, without padding."""
+    rows = []
+    for row, mask in enumerate(batch.target_mask):
+        source = None
+        if batch.source is not None and batch.source_mask is not None:
+            source = tuple(batch.source[row][batch.source_mask[row] > 0].tolist())
+        fed, labels = batch.target[row][mask].tolist(), batch.labels[row][mask].tolist()
+        rows.append((source, tuple(fed), tuple(labels)))
+    return rows
+
+
+def _random(bundle: Bundle) -> list[Sample]:
+    """Random tokens: sources, or prompts."""
+    io = bundle.manifest.interface
+    rng = np.random.default_rng(0)
+    limit = io.max_target if bundle.manifest.encoder is None else io.max_source
+    longest = min(WRITTEN, limit or WRITTEN)
+    config = bundle.manifest.generation
+    special = [t for t in (config.pad_token_id, *config.eos_token_ids) if t is not None]
+    tokens = np.setdiff1d(np.arange(io.vocab_size), special)
+    samples, left = [], TOKENS
+    while left > 0:
+        length = int(rng.integers(1, longest, endpoint=True))
+        samples.append(Sample(tuple(rng.choice(tokens, length).tolist()), None))
+        left -= length
+    return samples
+
+
+def _written(
+    bundle: Bundle, samples: Sequence[Sample], generator: Generator, progress: Progress
+) -> list[Sample]:
+    """The samples with what the model says about their sources; without those that end it."""
+    limit = bundle.manifest.interface.max_target
+    if bundle.manifest.encoder is None and limit is not None:
+        samples = [s for s in samples if len(s.source or ()) <= limit]
+    found: list[Sample] = []
+    for begin in range(0, len(samples), TOGETHER):
+        progress("writing targets", begin / len(samples))
+        these = samples[begin : begin + TOGETHER]
+        results = generator.generate(
+            [list(sample.source or ()) for sample in these],
+            batch_size=len(these),
+            num_beams=1,
+            temperature=0.0,
+            max_new_tokens=WRITTEN,
+        )
+        for sample, result in zip(these, results, strict=True):
+            found.append(replace(sample, target=tuple(result.tokens)))
+    return [sample for sample in found if sample.target]
+
+
+def _pad(bundle: Bundle) -> int:
+    return bundle.manifest.generation.pad_token_id or 0
+
+
+def _start(bundle: Bundle) -> int | None:
+    """The decoder's first token, None for a decoder-only model.
+
+    Raises:
+        BundleError: there is none.
+    """
+    if bundle.manifest.encoder is None:
+        return None
+    start = bundle.manifest.generation.decoder_start_token_id
+    if start is None:
+        raise BundleError(
+            "the bundle names no decoder_start_token_id: export a checkpoint whose "
+            "generation_config.json has one."
+        )
+    return start
