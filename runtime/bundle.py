@@ -71,7 +71,8 @@ def check_files(bundle: Bundle) -> None:
     """
     files = bundle.manifest.files
     sizes = {name: _checked_size(bundle, name, entry) for name, entry in files.items()}
-    graphs = {c.file for c in bundle.manifest.components.values()}
+    graphs = graph_files(bundle.manifest)
+    compiled: set[str] = set()
     for name in graphs:
         if sizes[name] > MAX_GRAPH:
             raise BundleError(f"{name} is too large for a graph ({sizes[name]:,} bytes).")
@@ -84,20 +85,35 @@ def check_files(bundle: Bundle) -> None:
             raise _unreadable(name, error) from error
         _check_hash(name, entry, hashlib.sha256(data).hexdigest())
         if name in graphs:
-            _check_graph(name, data, sizes)
+            compiled |= _check_graph(name, data, sizes)
+    for name in sorted(compiled):
+        # Not only values: a device's driver would take what is damaged for a program.
+        if sizes[name] > HASHED_AT_OPEN:
+            _check_hash(name, files[name], _digest(bundle, name))
+
+
+def graph_files(manifest: Manifest) -> set[str]:
+    """Every ``.onnx`` file that a manifest speaks of."""
+    components = manifest.components.values()
+    return {c.file for c in components} | {f for c in components for f in c.contexts.values()}
 
 
 def verify_files(bundle: Bundle) -> None:
     """Hash every file, weights included; raises BundleError at the first that differs."""
     for name, entry in bundle.manifest.files.items():
-        digest = hashlib.sha256()
-        try:
-            with bundle.path(name).open("rb") as stream:
-                while block := stream.read(1 << 22):
-                    digest.update(block)
-        except OSError as error:
-            raise _unreadable(name, error) from error
-        _check_hash(name, entry, digest.hexdigest())
+        _check_hash(name, entry, _digest(bundle, name))
+
+
+def _digest(bundle: Bundle, name: str) -> str:
+    """The hash of a file that may be large."""
+    digest = hashlib.sha256()
+    try:
+        with bundle.path(name).open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    return digest.hexdigest()
 
 
 def _checked_size(bundle: Bundle, name: str, entry: FileEntry) -> int:
@@ -158,7 +174,8 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _check_graph(name: str, data: bytes, sizes: dict[str, int]) -> None:
+def _check_graph(name: str, data: bytes, sizes: dict[str, int]) -> set[str]:
+    """Check a graph and where it points; returns the files of compiled graphs that it names."""
     try:
         graph = read_onnx(data)
     except (ValueError, RecursionError) as error:
@@ -181,3 +198,10 @@ def _check_graph(name: str, data: bytes, sizes: dict[str, int]) -> None:
                 f"{at} ends at byte {end:,} of {reference.location}, which has {size:,}: "
                 "the bundle is damaged; export it again."
             )
+    for file in graph.compiled:
+        if file not in sizes:
+            raise BundleError(
+                f"{name} is compiled into {file!r}, which is no file of the bundle: copy or export "
+                "it again."
+            )
+    return set(graph.compiled)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from edgedec.runtime import foreign
+from edgedec.runtime.foreign import Foreign, check_weights
 from edgedec.runtime.onnx_node import DOMAINS, check_node, read_texts
 from edgedec.runtime.operators import ATTRIBUTES, DOMAIN, VERSION
 from edgedec.runtime.protobuf import fields, signed
@@ -51,10 +53,14 @@ class ExternalData:
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """Operator sets by domain, and every reference to another file."""
+    """Operator sets by domain, and every reference to another file.
+
+    ``external`` are tensors, ``compiled`` the names of files with compiled graphs.
+    """
 
     opsets: dict[str, int]
     external: tuple[ExternalData, ...]
+    compiled: tuple[str, ...] = ()
 
 
 @dataclass
@@ -64,6 +70,7 @@ class _Found:
     opsets: dict[str, int]
     external: list[ExternalData] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)
+    foreign: list[Foreign] = field(default_factory=list)
 
 
 def read_onnx(data: bytes) -> OnnxFile:
@@ -76,8 +83,13 @@ def read_onnx(data: bytes) -> OnnxFile:
     found = _Found(operator_sets(data))
     if found.opsets.get(DOMAIN, 0) > VERSION:
         raise ValueError(f"it uses version {found.opsets[DOMAIN]} of edgedec's operators")
+    if found.opsets.get(foreign.DOMAIN, 0) > foreign.VERSION:
+        raise ValueError(
+            f"it uses version {found.opsets[foreign.DOMAIN]} of operators of {foreign.DOMAIN!r}"
+        )
     _walk(memoryview(data), "model", found, in_function=False)
-    return OnnxFile(found.opsets, tuple(found.external))
+    compiled = [node.file for node in found.foreign if node.file is not None]
+    return OnnxFile(found.opsets, tuple(found.external), tuple(dict.fromkeys(compiled)))
 
 
 def operator_sets(data: bytes) -> dict[str, int]:
@@ -121,7 +133,9 @@ def _walk(data: memoryview, message: str, found: _Found, *, in_function: bool) -
             found.external.append(reference)
         return
     if message == "node":
-        check_node(data, in_function=in_function)
+        node = check_node(data, in_function=in_function)
+        if node is not None:
+            found.foreign.append(node)
     if message == "function":
         _check_function(data, found)
         in_function = True
@@ -131,6 +145,8 @@ def _walk(data: memoryview, message: str, found: _Found, *, in_function: bool) -
             raise ValueError(f"it contains {REFUSED[message, number]}")
         if number in inside and isinstance(value, memoryview):
             _walk(value, inside[number], found, in_function=in_function)
+    if message == "graph":
+        check_weights(found.foreign, data)
 
 
 def _check_function(data: memoryview, found: _Found) -> None:

@@ -6,14 +6,23 @@ Field numbers are those of ``onnx.proto``.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgedec.runtime import foreign
+from edgedec.runtime.foreign import STANDARD, Foreign, check_foreign
 from edgedec.runtime.operators import DOMAIN, Value, check_attributes
 from edgedec.runtime.protobuf import fields, signed, varints
 
-DOMAINS = ("", "ai.onnx", DOMAIN)
-"""Operator sets of bundles: the standard one (under both of its names) and our own."""
-LOWEST = {"Attention": {"q_num_heads": 1, "kv_num_heads": 1}, "GatherND": {"batch_dims": 0}}
+DOMAINS = (*STANDARD, DOMAIN, foreign.DOMAIN)
+"""Operator sets of bundles: the standard one, our own, and ONNX Runtime's, of which bundles for
+NPUs use two operators."""
+LOWEST = {
+    "Attention": {"q_num_heads": 1, "kv_num_heads": 1},
+    "GatherND": {"batch_dims": 0},
+    "DequantizeLinear": {"block_size": 0},
+    "QuantizeLinear": {"block_size": 0},
+}
 """Operator -> attribute -> smallest value; ONNX Runtime 1.31 dies of smaller ones, and of 2**31."""
 
 
@@ -30,8 +39,11 @@ class _Attribute:
     reference: str
 
 
-def check_node(data: memoryview, *, in_function: bool) -> None:
+def check_node(data: memoryview, *, in_function: bool) -> Foreign | None:
     """Refuse what makes ONNX Runtime 1.31 crash, or expand without end.
+
+    Returns:
+        What is more to be checked: a node of ONNX Runtime's own; None of others.
 
     Raises:
         ValueError: with the operator or attribute at fault.
@@ -44,11 +56,23 @@ def check_node(data: memoryview, *, in_function: bool) -> None:
     if domain == DOMAIN and in_function:
         raise ValueError("a function calls a function")
     limits = LOWEST.get(op_type, {})
-    if domain != DOMAIN and not limits:  # as most are, and a graph has thousands
-        return
+    if domain in STANDARD and not limits:  # as most are, and a graph has thousands
+        return None
     attributes = _attributes(data, in_function=in_function)
+    if domain == foreign.DOMAIN:
+        if in_function:
+            raise ValueError(f"a function calls {op_type[:40]!r} of {domain!r}")
+        values = {name: item.value for name, item in attributes.items()}
+        return check_foreign(op_type, values, _inputs(data))
     if domain == DOMAIN:
         check_attributes(op_type, {name: item.value for name, item in attributes.items()})
+    _check_limits(op_type, attributes, limits)
+    return None
+
+
+def _check_limits(
+    op_type: str, attributes: Mapping[str, _Attribute], limits: Mapping[str, int]
+) -> None:
     for name, lowest in limits.items():
         item = attributes.get(name)
         # The caller's attribute of the same name is in range where its node is.
@@ -56,6 +80,15 @@ def check_node(data: memoryview, *, in_function: bool) -> None:
             continue
         if item.reference or not lowest <= item.integer < 1 << 31:
             raise ValueError(f"{op_type} has {name} = {item.reference or item.integer}")
+
+
+def _inputs(data: memoryview) -> list[str]:
+    """The names of a node's inputs."""
+    return [
+        str(value, "utf-8", "replace")
+        for number, _, value in fields(data)
+        if number == 1 and isinstance(value, memoryview)
+    ]
 
 
 def read_texts(data: memoryview, *numbers: int) -> tuple[str, ...]:

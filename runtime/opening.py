@@ -90,7 +90,7 @@ def _check_static(manifest: Manifest, component: str, device: str) -> None:
         return
     file = manifest.components[component].file
     part = "encoder" if component == manifest.encoder else "decoder"
-    mixed = "" if manifest.encoder is None else f", or run with --device {part}=cpu"
+    mixed = f", or run with --device {'cpu' if manifest.static is None else f'{part}=cpu'}"
     raise DeviceError(
         f"{file} takes inputs of any length, and {device} runs graphs of fixed shapes only: export "
         f"with --device {device}{mixed}."

@@ -17,11 +17,13 @@ Value = int | float | str | tuple[int, ...]
 Rule = Callable[[Value | None], bool]
 
 
-def _one_of(*values: int | str) -> Rule:
+def one_of(*values: int | str) -> Rule:
+    """The value is one of these."""
     return lambda value: value in values and type(value) is not float
 
 
-def _between(lowest: int, highest: int) -> Rule:
+def between(lowest: int, highest: int) -> Rule:
+    """The value is a whole number from the lowest to the highest."""
     return lambda value: isinstance(value, int) and lowest <= value <= highest
 
 
@@ -44,20 +46,20 @@ def _splits(value: Value | None) -> bool:
     )
 
 
-_BITS = _one_of(2, 3, 4, 8)
+_BITS = one_of(2, 3, 4, 8)
 _ATTENTION: dict[str, Rule] = {
-    "q_num_heads": _between(1, 1 << 16),
-    "kv_num_heads": _between(1, 1 << 16),
+    "q_num_heads": between(1, 1 << 16),
+    "kv_num_heads": between(1, 1 << 16),
     "scale": _finite,
-    "origin": _between(0, 1 << 30),
+    "origin": between(0, 1 << 30),
 }
 ATTRIBUTES: dict[str, dict[str, Rule]] = {
     "CodebookMatMul": {
         "bits": _BITS,
-        "compute": _one_of("int8", "int8-block", "bf16", "fp32"),
+        "compute": one_of("int8", "int8-block", "bf16", "fp32"),
         "splits": _splits,
     },
-    "CodebookGather": {"bits": _BITS, "K": _between(1, LARGEST)},
+    "CodebookGather": {"bits": _BITS, "K": between(1, LARGEST)},
     "DecodeAttention": _ATTENTION,
     "MemoryAttention": _ATTENTION,
     "AddRMSNorm": {"epsilon": _not_negative},
