@@ -41,6 +41,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 def test_formats_are_those_of_the_quantizer() -> None:
     """The command line lists them without importing it."""
     from edgedec.cli.export import command
+    from edgedec.devices.npu.precision import PRECISIONS
     from edgedec.kernels.codebook_matmul import COMPUTES
     from edgedec.quantize.methods import METHODS
     from edgedec.quantize.scheme import SCHEMES
@@ -50,7 +51,7 @@ def test_formats_are_those_of_the_quantizer() -> None:
         for option in command.params
         if isinstance(option.type, click.Choice)
     }
-    assert choices["quant"] == ["none", *SCHEMES]
+    assert choices["quant"] == ["none", *SCHEMES, *PRECISIONS]
     assert choices["compute"] == list(COMPUTES)
     stored = [method.name for method in METHODS.values() if method.stored]
     assert sorted(choices["method"]) == sorted(stored)
@@ -72,6 +73,16 @@ DEFAULTS = {
     "via": None,
     "verify": True,
     "force": False,
+    "device": "cpu",
+    "kv": None,
+    "max_source": None,
+    "max_target": None,
+    "chunk": None,
+    "unroll": None,
+    "soc": None,
+    "share_contexts": False,
+    "min_agreement": None,
+    "budget": None,
 }
 
 

@@ -6,11 +6,13 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edgedec.cli.terminal.checkpoint import checkpoint_options
 from edgedec.cli.terminal.logs import verbosity
+from edgedec.cli.terminal.npu import PRECISIONS, npu_options
 from edgedec.cli.terminal.progress import Bar
 from edgedec.cli.terminal.sizes import folder_bytes, human_bytes
 from edgedec.errors import InputError
@@ -37,10 +39,9 @@ from edgedec.errors import InputError
 )
 @click.option(
     "--quant",
-    type=click.Choice(["none", "cb4", "cb3", "cb2", "int8"]),
-    default="none",
-    show_default=True,
-    help="Store weights as codes of 4, 3, 2 or 8 bits.",
+    type=click.Choice(["none", "cb4", "cb3", "cb2", "int8", *PRECISIONS]),
+    help="Store weights as codes of 4, 3, 2 or 8 bits; from `fp16` on for NPUs.  [default: none; "
+    "for NPUs nbits8]",
 )
 @click.option(
     "--compute",
@@ -55,7 +56,7 @@ from edgedec.errors import InputError
 @click.option(
     "--calib",
     metavar="FILE",
-    help="Text like what the model will read, for methods that learn from it.",
+    help="Text like what the model will read: to learn from, and for NPUs to verify on.",
 )
 @click.option("--portable", is_flag=True, help="With --quant, leave all but matrices standard.")
 @click.option(
@@ -63,6 +64,7 @@ from edgedec.errors import InputError
     type=click.Choice(["optimum"]),
     help="Use optimum-onnx for an architecture without a family here.",
 )
+@npu_options
 @click.option(
     "--verify/--no-verify", default=True, help="Compare with the reference.  [default: on]"
 )
@@ -80,7 +82,7 @@ def command(
     base: str | None,
     lora: str,
     dtype: str,
-    quant: str,
+    quant: str | None,
     compute: str | None,
     method: str | None,
     calib: str | None,
@@ -89,10 +91,12 @@ def command(
     verify: bool,
     force: bool,
     as_json: bool,
+    **for_npu: Any,
 ) -> None:
     """Export CHECKPOINT into the bundle folder DIR and print its path and size.
 
-    CHECKPOINT is a Hugging Face folder, a hub id (google/flan-t5-small) or a built-in name (g2p).
+    CHECKPOINT is a Hugging Face folder, a hub id (google/flan-t5-small) or a built-in name (g2p);
+    for an NPU (--device) also a bundle.
     """
     if (checkpoint is None) == (model is None):
         raise InputError("Name one checkpoint: a folder, a hub id or a built-in name.")
@@ -107,7 +111,7 @@ def command(
         bundle = export_checkpoint(
             source,
             output,
-            quant=None if quant == "none" else quant,
+            quant=quant,
             compute=compute,
             portable=portable,
             method=method,
@@ -122,6 +126,7 @@ def command(
             via=via,
             verify=verify,
             force=force,
+            **for_npu,
             progress=lambda what, fraction: bar.update(fraction, what),
         )
     size = folder_bytes(Path(bundle))
