@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedec.devices.npu.model import StaticModel
-from edgedec.devices.npu.precision.channels import round_two_levels
+from edgedec.devices.npu.precision.channels import round_channels, round_two_levels
 from edgedec.devices.npu.precision.constants import Packed, remove_unread
 from edgedec.devices.npu.precision.embedding import round_rows, use_rows
 from edgedec.devices.npu.precision.halves import round_half, store_halves
@@ -87,11 +87,13 @@ def round_weight(
     spec = get_precision(precision)
     if bits == 16:
         return round_half(values)
-    if role != "embedding" and spec.blocks and not spec.calibrated:
+    if role == "embedding":
+        return round_rows(values, bits)
+    if spec.blocks and not spec.calibrated:
         return round_blocks(values, bits)
-    if role != "embedding" and spec.blocks and bits == 4 and block_size(values.shape[1]):
+    if spec.blocks and bits == 4 and block_size(values.shape[1]):
         return round_two_levels(values)
-    return round_rows(values, bits)
+    return round_channels(values, bits)
 
 
 def _check_codes(model: StaticModel, spec: Precision) -> None:

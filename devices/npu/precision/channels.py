@@ -43,6 +43,12 @@ def block_weight(graph: ir.Graph, weight: Weight, packed: Packed) -> ir.Value:
     return _place(graph, node, weight, scale)
 
 
+def round_channels(values: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
+    """The values ``[rows, columns]`` that a matrix with a scale per row has after rounding."""
+    codes, scales = fit_groups(values, bits)
+    return (codes * scales[:, None]).astype(np.float32)
+
+
 def round_two_levels(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """The values ``[rows, columns]`` that a matrix has in blocks whose scales are integers."""
     codes, levels, scales = _fit_two_levels(values)

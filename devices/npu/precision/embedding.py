@@ -12,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgedec.devices.npu.precision.constants import Packed, add_tensor
+from edgedec.devices.npu.precision.halves import read_half, round_half
 from edgedec.devices.npu.precision.rounding import fit_groups
 from edgedec.devices.npu.precision.weights import Reader, Weight
 from edgedec.devices.passes.change import take_over
@@ -41,15 +42,15 @@ def use_rows(graph: ir.Graph, reader: Reader, weight: Weight, bits: int, packed:
     values = nodes.add("DequantizeLinear", [stored, one, zero], "codes", (*lead, width))
     if bits == 4:
         values = _apart(nodes, values, (*lead, width))
-    scale = nodes.add("Gather", [add_tensor(graph, scales), tokens], "scales", (*lead, 1), axis=0)
+    scale = nodes.add("Gather", [read_half(graph, scales), tokens], "scales", (*lead, 1), axis=0)
     product = ir.Node("", "Mul", [values, scale], num_outputs=1, name=node.name)
     take_over(graph, product, [node], node)
 
 
 def round_rows(values: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
-    """The values ``[rows, columns]`` that a matrix with a scale per row has after rounding."""
+    """The values ``[rows, columns]`` that an embedding has after rounding."""
     codes, scales = fit_groups(values, bits)
-    return (codes * scales[:, None]).astype(np.float32)
+    return (codes * round_half(scales)[:, None]).astype(np.float32)
 
 
 class _Nodes:
@@ -110,5 +111,5 @@ def _tensors(
         codes = np.bitwise_or(codes[:, :half], codes[:, half:] << np.uint8(4))
     return (
         ir.tensor(codes, name=f"{name}.rows{bits}"),
-        ir.tensor(scales[:, None], name=f"{name}.row_scales{bits}"),
+        ir.tensor(scales[:, None].astype(np.float16), name=f"{name}.row_scales{bits}"),
     )

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgedec.devices.npu.precision.constants import add_tensor
 from edgedec.errors import InputError
 
 LEAST = 64
@@ -18,32 +19,33 @@ def store_halves(graph: ir.Graph) -> None:
     Raises:
         InputError: a constant has values that float16 cannot hold.
     """
-    first = graph[0]
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
         if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < LEAST:
             continue
-        stored = ir.Value(
-            name=f"{name}.fp16",
-            shape=value.shape,
-            type=ir.TensorType(ir.DataType.FLOAT16),
-            const_value=ir.tensor(_half(tensor.numpy(), name), name=f"{name}.fp16"),
-        )
-        graph.register_initializer(stored)
-        del graph.initializers[name]
-        cast = ir.Node(
-            "",
-            "Cast",
-            [stored],
-            [ir.AttrInt64("to", ir.DataType.FLOAT)],
-            num_outputs=1,
-            name=f"{name}.float",
-        )
-        made = cast.outputs[0]
-        made.name, made.type, made.shape = name, ir.TensorType(ir.DataType.FLOAT), value.shape
-        graph.insert_before(first, cast)
+        numbers = read_half(graph, ir.tensor(_half(tensor.numpy(), name), name=f"{name}.fp16"))
         for use in list(value.uses()):
-            use.node.replace_input_with(use.idx, made)
+            use.node.replace_input_with(use.idx, numbers)
+        del graph.initializers[name]
+
+
+def read_half(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
+    """A float16 constant as float32; whoever asks for one of that name gets the same value."""
+    stored = add_tensor(graph, tensor)
+    for node in stored.consumers():
+        return node.outputs[0]
+    cast = ir.Node(
+        "",
+        "Cast",
+        [stored],
+        [ir.AttrInt64("to", ir.DataType.FLOAT)],
+        num_outputs=1,
+        name=f"{tensor.name}.float",
+    )
+    made = cast.outputs[0]
+    made.name, made.type, made.shape = cast.name, ir.TensorType(ir.DataType.FLOAT), stored.shape
+    graph.insert_before(graph[0], cast)
+    return made
 
 
 def round_half(values: NDArray[np.float32]) -> NDArray[np.float32]:

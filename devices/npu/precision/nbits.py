@@ -2,7 +2,7 @@
 
 The operator is ONNX Runtime's own (domain com.microsoft): its CPU kernels run it, and Qualcomm's
 provider makes a product with float16 activations and block-quantised weights of it, if its input
-has three axes and the blocks fill the inputs.
+has three axes and the blocks fill the inputs. It keeps scales as float16, so they are stored so.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgedec.devices.npu.precision.constants import Packed, add_tensor
+from edgedec.devices.npu.precision.halves import read_half, round_half
 from edgedec.devices.npu.precision.precisions import block_size
 from edgedec.devices.npu.precision.rounding import fit_groups, from_blocks, to_blocks
 from edgedec.devices.npu.precision.weights import Reader, Weight
@@ -45,7 +46,7 @@ def use_blocks(graph: ir.Graph, reader: Reader, weight: Weight, bits: int, packe
     product = ir.Node(
         DOMAIN,
         "MatMulNBits",
-        [before.outputs[0] if before else x, add_tensor(graph, codes), add_tensor(graph, scales)],
+        [before.outputs[0] if before else x, add_tensor(graph, codes), read_half(graph, scales)],
         [ir.AttrInt64(name, value) for name, value in sizes.items()],
         num_outputs=1,
         name=node.name,
@@ -70,7 +71,7 @@ def round_blocks(values: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     """The values ``[rows, columns]`` that a matrix has after rounding."""
     block = block_size(values.shape[1])
     codes, scales = fit_groups(to_blocks(values, block), bits, signed=True)
-    return from_blocks(codes, scales, values.shape)
+    return from_blocks(codes, round_half(scales), values.shape)
 
 
 def _reshape(graph: ir.Graph, x: ir.Value, shape: tuple[int, ...], name: str) -> ir.Node:
@@ -92,5 +93,5 @@ def _tensors(
         codes = np.bitwise_or(codes[:, ::2], codes[:, 1::2] << np.uint8(4))
     return (
         ir.tensor(codes.reshape(rows, -1, codes.shape[1]), name=f"{name}.codes{bits}"),
-        ir.tensor(scales.reshape(rows, -1), name=f"{name}.scales{bits}"),
+        ir.tensor(scales.reshape(rows, -1).astype(np.float16), name=f"{name}.scales{bits}"),
     )

@@ -15,9 +15,12 @@ BLOCKS = (32, 16)
 """Weights that share a scale, along a product's inputs, where a format has such blocks: the first
 number of them that divides the inputs."""
 SCALE_BITS = 32
-"""Of a scale of a row or a block: graphs keep it as float32."""
-LEVEL_BITS = 8
-"""Of a block's scale where it is a whole multiple of its output's scale (``lpbq``)."""
+"""Of a scale that DequantizeLinear reads: float32."""
+HALF_BITS = 16
+"""Of all other scales: float16."""
+LEVEL_BITS = 8 + 4
+"""Of a block's scale where it is a whole multiple of its output's scale (``lpbq``), with the zero
+point that the operator wants beside it."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +99,10 @@ def bits_per_weight(precision: str, weight: Weight, eight: Collection[str] = ())
     bits = weight_bits(spec, weight, eight)
     if bits == 16:
         return 16.0
-    per_row = SCALE_BITS / weight.columns
-    if not spec.blocks or weight.role == "embedding":
-        return bits + per_row
+    if weight.role == "embedding":
+        return bits + HALF_BITS / weight.columns
     block = block_size(weight.columns)
-    if not spec.calibrated:
-        return bits + SCALE_BITS / block
-    if bits == 4 and block:
-        return bits + LEVEL_BITS / block + per_row
-    return bits + per_row
+    if spec.blocks and not spec.calibrated:
+        return bits + HALF_BITS / block
+    levels = LEVEL_BITS / block if spec.blocks and bits == 4 and block else 0
+    return bits + levels + (SCALE_BITS + bits) / weight.columns
