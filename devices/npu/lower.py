@@ -182,8 +182,9 @@ def _refuse(manifest: Manifest, shapes: Shapes) -> None:
     for option, (wanted, limit) in limits.items():
         if wanted is not None and limit is not None and wanted > limit:
             raise InputError(f"{option} {wanted}: this model has {limit} positions at most.")
-        if wanted is not None and wanted < 2:
-            raise InputError(f"{option} {wanted}: give 2 or more.")
+        least = 1 if option == "--max-source" else 2
+        if wanted is not None and wanted < least:
+            raise InputError(f"{option} {wanted}: give {least} or more.")
     for option, given in {"--chunk": shapes.chunk, "--unroll": shapes.unroll}.items():
         if not 1 <= given <= shapes.past:
             raise InputError(

@@ -13,10 +13,19 @@ from numpy.typing import NDArray
 
 from edgedec.devices.npu.lower import TARGETS, Shapes, StaticModel, lower_static
 from edgedec.runtime.bundle import open_bundle
+from edgedec.runtime.manifest import Manifest
 
 Array = NDArray[Any]
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 MASKED = -40.0
+
+
+def load(folder: Path) -> tuple[dict[str, ir.Model], Manifest]:
+    """The graphs of a bundle by component, and its manifest."""
+    bundle = open_bundle(folder)
+    components = bundle.manifest.components
+    graphs = {name: ir.load(bundle.path(item.file)) for name, item in components.items()}
+    return graphs, bundle.manifest
 
 
 def lower(
@@ -30,13 +39,9 @@ def lower(
     parts: Sequence[str] = ("encoder", "decoder"),
 ) -> StaticModel:
     """A bundle's graphs with fixed shapes."""
-    bundle = open_bundle(folder)
-    models = {
-        name: ir.load(bundle.path(component.file))
-        for name, component in bundle.manifest.components.items()
-    }
+    models, manifest = load(folder)
     shapes = Shapes(source, target, chunk, unroll)
-    return lower_static(models, bundle.manifest, shapes, TARGETS[device], frozenset(parts))
+    return lower_static(models, manifest, shapes, TARGETS[device], frozenset(parts))
 
 
 def runner(model: ir.Model) -> Run:
@@ -133,7 +138,7 @@ class Host:
         for name, cache in self.past.items():
             rows = outputs[name.replace("past", "new")][0, : last - self.length]
             heads = cache.shape[1]
-            split = rows.reshape(len(rows), heads, -1)
+            split = rows.reshape(len(rows), heads, rows.shape[1] // heads)
             if name.endswith(".key"):
                 cache[0, :, :, self.length : last] = split.transpose(1, 2, 0)
             else:
@@ -180,12 +185,8 @@ def host(model: StaticModel) -> Host:
 
 def dynamic_logits(folder: Path, source: Sequence[int] | None, tokens: Sequence[int]) -> Array:
     """Logits ``[T, V]`` of a bundle's own graphs, all tokens at once."""
-    bundle = open_bundle(folder)
-    manifest = bundle.manifest
-    run = {
-        name: runner(ir.load(bundle.path(component.file)))
-        for name, component in manifest.components.items()
-    }
+    models, manifest = load(folder)
+    run = {name: runner(model) for name, model in models.items()}
     count = len(tokens)
     feeds: dict[str, Array] = {}
     if source is not None:
@@ -195,7 +196,6 @@ def dynamic_logits(folder: Path, source: Sequence[int] | None, tokens: Sequence[
     for i in range(manifest.interface.decoder_layers):
         for part in ("key", "value"):
             feeds[f"past.{i}.self.{part}"] = np.zeros((1, count, width), np.float32)
-    decoder = ir.load(bundle.path(manifest.components["decoder"].file))
     places = np.arange(count)[None]
     feeds |= {
         "input_ids": np.array([tokens], np.int64),
@@ -203,6 +203,6 @@ def dynamic_logits(folder: Path, source: Sequence[int] | None, tokens: Sequence[
         "positions": places,
         "logit_positions": places,
     }
-    names = [str(value.name) for value in decoder.graph.inputs]
+    names = [str(value.name) for value in models["decoder"].graph.inputs]
     logits: Array = run["decoder"]({name: feeds[name] for name in names})["logits"][0]
     return logits
