@@ -13,7 +13,7 @@ import numpy as np
 from edgedec.errors import BundleError, InputError
 from edgedec.runtime.bundle import Bundle, open_bundle
 from edgedec.runtime.depth.clock import Clock
-from edgedec.runtime.depth.options import check, layout_of, make_policy
+from edgedec.runtime.depth.options import check, layout_of, make_policy, parse_depth
 from edgedec.runtime.depth.plan import Policy, Request
 from edgedec.runtime.depth.statistics import Statistics
 from edgedec.runtime.generation import GenerationConfig
@@ -24,7 +24,7 @@ from edgedec.runtime.prompt import RouterScores, feed_prompts
 from edgedec.runtime.search import Search, make_search
 from edgedec.runtime.search.protocol import FinishReason
 from edgedec.runtime.spans import Spans
-from edgedec.runtime.static.options import check_static
+from edgedec.runtime.static.options import check_depth, check_scores
 from edgedec.runtime.steps import Steps
 from edgedec.runtime.text import Tokenizer
 
@@ -125,6 +125,7 @@ class Generator:
         self.spans = Spans()
         self._interface = manifest.interface
         self._layout = layout_of(manifest)
+        self._fixed = None if manifest.static is None else manifest.static.decoder
         self._depth = self._policy(depth)
         self._clock = Clock()
         self._tokenizer: Tokenizer | None = None
@@ -245,6 +246,8 @@ class Generator:
 
     def _policy(self, depth: str | Policy) -> Policy:
         """The policy of that text, or one that is ready-made; checked against the bundle."""
+        if self._fixed is not None:
+            check_depth(parse_depth(depth)[0] if isinstance(depth, str) else depth.name)
         if isinstance(depth, str):
             return make_policy(depth, self.bundle.manifest)
         check(depth, self._layout)
@@ -257,9 +260,8 @@ class Generator:
                 f"--depth {policy.name} does not go with beam search: use num_beams=1, or another "
                 "depth policy."
             )
-        static = self.bundle.manifest.static
-        if static is not None and static.decoder is not None:
-            check_static(policy, config, self._interface, static.decoder)
+        if self._fixed is not None:
+            check_scores(config, self._interface, self._fixed)
         return policy
 
     def end_records(self) -> dict[str, Path]:

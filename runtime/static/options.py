@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from edgedec.errors import InputError
-from edgedec.runtime.depth.plan import Policy
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.manifest import Interface, StaticDecoder
 from edgedec.runtime.processors import build_processors
 
 
-def check_static(
-    policy: Policy, config: GenerationConfig, io: Interface, decoder: StaticDecoder
-) -> None:
-    """Refuse what a decoder of fixed shapes cannot do.
-
-    Args:
-        policy: depth policy.
-        config: how to decode.
-        io: of the manifest.
-        decoder: of the manifest.
+def check_depth(name: str) -> None:
+    """Refuse depth policies that divide the decoder.
 
     Raises:
         InputError: with what to do.
     """
-    if policy.name != "full":
+    if name != "full":
         raise InputError(
-            f"--depth {policy.name} does not go with a decoder of fixed shapes, which runs in "
-            "full: use --depth full, or a bundle that was exported for the CPU."
+            f"--depth {name} does not go with a decoder of fixed shapes, which runs in full: use "
+            "--depth full, or a bundle that was exported for the CPU."
         )
+
+
+def check_scores(config: GenerationConfig, io: Interface, decoder: StaticDecoder) -> None:
+    """Refuse searches that look at scores where the decoder gives none.
+
+    Raises:
+        InputError: with what to do.
+    """
     rules = build_processors(config, [1], io.vocab_size)
     if decoder.unroll > 1 and (config.num_beams > 1 or config.do_sample or rules):
         raise InputError(

@@ -286,7 +286,8 @@ GRAPHS: dict[str, tuple[Callable[[Graph], object], str]] = {
     "no opset": (lambda m: m.ClearField("opset_import"), "opset 0"),
     "a negative opset": (opset(-1), "opset -1"),
     "two opsets": (lambda m: m.opset_import.append(helper.make_opsetid("", 1)), "twice"),
-    "foreign operators": (opset(1, "com.microsoft"), "com.microsoft"),
+    "foreign operators": (opset(1, "ai.onnx.ml"), "ai.onnx.ml"),
+    "newer operators of ONNX Runtime": (opset(2, "com.microsoft"), "version 2"),
     "a foreign operator": (
         lambda m: m.graph.node.append(helper.make_node("X", [], ["x"], domain="evil")),
         "evil",

@@ -9,6 +9,7 @@ import pytest
 
 import edgedec
 from edgedec.devices import cpu
+from edgedec.devices.options import session_options
 from edgedec.kernels import library
 
 SPINNING = "session.intra_op.allow_spinning"
@@ -23,7 +24,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     def record(
         self: cpu.Cpu, graph: Path, *, threads: int | None, shared: bool, records: Path | None
     ) -> Any:
-        options = cpu._options(threads or 1, shared)
+        options = session_options(threads or 1, shared, None)
         try:
             seen[graph.stem] = options.get_session_config_entry(SPINNING) != "0"
         except RuntimeError:  # nothing was said: ONNX Runtime lets them
