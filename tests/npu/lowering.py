@@ -100,7 +100,7 @@ class Host:
         padding = np.where(np.arange(size) < len(tokens), 0, MASKED).astype(np.float32)
         port = next(v for v in self._model.models["encoder"].graph.inputs if v.name == "self.bias")
         assert port.shape is not None
-        rows = int(port.shape[2])  # type: ignore[call-overload]
+        rows = port.shape.numpy()[2]
         table = self._model.tables[encoder.bias.file]
         bias = np.stack([window(table, i, size) for i in range(rows)], 1) + padding
         feeds = {"input_ids": ids, "self.bias": np.maximum(bias, MASKED)[None]}

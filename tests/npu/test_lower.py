@@ -108,7 +108,7 @@ def test_unrolled_steps_choose_what_single_ones_do(bundles: Bundles, family: str
 
 
 @given(st.data())
-@settings(max_examples=6, deadline=None, phases=[Phase.generate])
+@settings(max_examples=4, deadline=None, phases=[Phase.generate])
 def test_any_lengths(bundles: Bundles, data: st.DataObject) -> None:
     family = data.draw(st.sampled_from(["t5", "llama"]))
     folder, source = bundles(family), source_of(family)
@@ -131,11 +131,10 @@ def test_any_lengths(bundles: Bundles, data: st.DataObject) -> None:
     ("family", "options"),
     [
         ("t5", {"quant": "cb4", "method": "kmeans"}),
-        ("bart", {"quant": "int8"}),
-        ("llama", {"quant": "int8", "portable": True}),
+        ("bart", {"quant": "int8", "portable": True}),
         ("t5", {"dtype": "fp16"}),
     ],
-    ids=["cb4", "int8", "portable", "fp16"],
+    ids=["cb4", "int8", "fp16"],
 )
 def test_weights_in_other_forms(bundles: Bundles, family: str, options: dict[str, Any]) -> None:
     """Codes become the matrices that they stand for, each by its own name."""
@@ -155,7 +154,7 @@ def test_weights_in_other_forms(bundles: Bundles, family: str, options: dict[str
 
 def matrices(model: ir.Model) -> dict[str, tuple[int, ...]]:
     """The matrices of products and embeddings, and their shapes."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for name, value in model.graph.initializers.items():
         assert value.shape is not None
         shape = tuple(value.shape.numpy())
@@ -174,7 +173,7 @@ def test_lora_branches_that_stay(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, dynamic_logits(folder, None, target), atol=CLOSE, rtol=0)
 
 
-@pytest.mark.parametrize("family", ["t5", "bart", "llama"])
+@pytest.mark.parametrize("family", ["t5", "llama"])
 def test_openvino_gets_operators_that_it_knows(bundles: Bundles, family: str) -> None:
     folder, source, target = bundles(family), source_of(family), tokens(9, 2)
     model = lower(folder, length_of(source), TARGET, chunk=CHUNK, device="openvino")
