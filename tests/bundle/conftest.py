@@ -12,14 +12,21 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 import edgedec
 from edgedec.cli import cli
+from edgedec.devices.npu.lower import TARGETS, Shapes, lower_static
+from edgedec.devices.npu.precision import apply_precision
 from edgedec.errors import BundleError, EdgedecError
 from edgedec.export import export_checkpoint
+from edgedec.export.npu.places import Place
+from edgedec.export.npu.writing import write_bundle
+from edgedec.runtime.bundle import open_bundle
+from edgedec.runtime.manifest import dump_manifest
 
 WORDS = ["<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz", ".", ",", "!"]
 CONFIG: dict[str, Any] = {
@@ -229,6 +236,58 @@ def coded_decoder_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
+def fix_shapes(
+    bundle: Path,
+    out: Path,
+    precision: str | None = None,
+    *,
+    parts: frozenset[str] = frozenset({"encoder", "decoder"}),
+    **lengths: int,
+) -> Path:
+    """Write a bundle again with graphs of fixed shapes, for the CPU; in float32 without precision.
+
+    Sources have up to 9 tokens, targets up to 12.
+    """
+    base = open_bundle(bundle)
+    encodes = base.manifest.encoder is not None
+    shapes = Shapes(9 if encodes else None, 12, **lengths)
+    models = {name: ir.load(base.path(c.file)) for name, c in base.manifest.components.items()}
+    model = lower_static(models, base.manifest, shapes, TARGETS["qnn"], parts)
+    if precision is not None:
+        apply_precision(model, precision, kv="fp16")
+    out.mkdir(parents=True)
+    written = write_bundle(
+        base, model, shapes, Place("cpu", parts), precision or "fp32", out, lambda *_: None
+    )
+    (out / "edgedec.json").write_text(dump_manifest(written.manifest))
+    return out
+
+
+@pytest.fixture(scope="session")
+def fix(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`fix_shapes` into a folder of a name."""
+    folder = tmp_path_factory.mktemp("fix")
+    return lambda base, name, *args, **options: fix_shapes(base, folder / name, *args, **options)
+
+
+@pytest.fixture(scope="session")
+def fixed(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The T5 with fixed shapes; do not change it."""
+    return fix_shapes(exported, tmp_path_factory.mktemp("fixed") / "t5")
+
+
+@pytest.fixture(scope="session")
+def fixed_decoder_only(decoder_only: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Llama with fixed shapes, which reads prompts in threes; do not change it."""
+    return fix_shapes(decoder_only, tmp_path_factory.mktemp("fixed") / "llama", chunk=3)
+
+
+@pytest.fixture(scope="session")
+def fixed_blocks(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The T5 with fixed shapes and weights of 8 bits in blocks; do not change it."""
+    return fix_shapes(exported, tmp_path_factory.mktemp("fixed") / "blocks", "nbits8")
+
+
 @pytest.fixture
 def copy(tmp_path: Path) -> Callable[[Path], Path]:
     """Copies a bundle to a place where it may be damaged."""
@@ -301,6 +360,18 @@ def victim(exported: Path, copy: Callable[[Path], Path]) -> Victim:
 def coded_victim(coded: Path, copy: Callable[[Path], Path]) -> Victim:
     """One with codebook weights."""
     return Victim(copy(coded))
+
+
+@pytest.fixture
+def fixed_victim(fixed: Path, copy: Callable[[Path], Path]) -> Victim:
+    """One with graphs of fixed shapes."""
+    return Victim(copy(fixed))
+
+
+@pytest.fixture
+def blocks_victim(fixed_blocks: Path, copy: Callable[[Path], Path]) -> Victim:
+    """One with graphs of fixed shapes and weights in blocks."""
+    return Victim(copy(fixed_blocks))
 
 
 @pytest.fixture

@@ -1,0 +1,303 @@
+"""Bundles of fixed shapes generate what those of any length do."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgedec
+from edgedec.errors import BundleError, DeviceError, InputError
+from edgedec.runtime.bundle import Bundle, open_bundle
+from edgedec.runtime.decoder import Decoding
+from edgedec.runtime.generator import Generator
+from edgedec.runtime.static.decoding import StaticDecoding
+
+INPUTS = [[3, 9, 4, 1], [7, 1], [5, 6, 8, 10, 12, 2, 20, 4, 1]]
+"""As long as sources may be, and shorter."""
+WAYS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "one by one": {"batch_size": 1},
+    "beams": {"num_beams": 3},
+    "sampling": {"do_sample": True, "temperature": 0.9, "seed": 4},
+    "rules": {"no_repeat_ngram_size": 1, "repetition_penalty": 1.3},
+    "ends": {"eos_token_ids": (7, 11, 13, 20), "pad_token_id": 0},
+}
+KINDS = ("exported", "decoder_only")
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def plain(kind: str, request: pytest.FixtureRequest) -> Generator:
+    """A bundle of any length, with the limits of the one of fixed shapes."""
+    return limited(request.getfixturevalue(kind))
+
+
+def limited(folder: Path) -> Generator:
+    bundle = open_bundle(folder)
+    manifest = bundle.manifest
+    io = replace(
+        manifest.interface, max_source=None if manifest.encoder is None else 9, max_target=12
+    )
+    return Generator(Bundle(folder, replace(manifest, interface=io)), threads=1)
+
+
+@pytest.fixture(scope="session")
+def static(kind: str, request: pytest.FixtureRequest) -> Generator:
+    name = {"exported": "fixed", "decoder_only": "fixed_decoder_only"}[kind]
+    return Generator(open_bundle(request.getfixturevalue(name)), threads=1)
+
+
+def tokens(generator: Generator, inputs: list[list[int]] | None = None, **options: Any) -> Any:
+    return [r.tokens for r in generator.generate(INPUTS if inputs is None else inputs, **options)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_same_tokens(plain: Generator, static: Generator, way: str) -> None:
+    expected = tokens(plain, **WAYS[way])
+    assert tokens(static, **WAYS[way]) == expected
+    assert sum(map(len, expected)) > len(INPUTS)
+
+
+def test_stream_and_statistics(static: Generator) -> None:
+    streamed = [chunk.token for chunk in static.stream(INPUTS[0], max_new_tokens=5)]
+    assert streamed == tokens(static, INPUTS[:1], max_new_tokens=5)[0]
+    statistics = static.statistics
+    layers = static.bundle.manifest.interface.decoder_layers
+    assert statistics.layers == layers * statistics.tokens
+    assert statistics.seconds["stages"] > 0
+
+
+def test_same_logits(plain: Generator, static: Generator) -> None:
+    """Padded batches, several tokens at a time, and one by one."""
+    encodes = plain.bundle.manifest.encoder is not None
+    rng = np.random.default_rng(5)
+    fed = rng.integers(2, 28, (3, 7))
+    counts = np.array([7, 1, 4])
+    found = []
+    for generator in (plain, static):
+        decoding = generator.start_decoding(INPUTS if encodes else None, 3)
+        outputs = [decoding.step(fed, counts=counts, want_logits=True).copy()]
+        for _ in range(3):
+            step = decoding.step(fed[:, :1], want_logits=True)
+            assert step.logits is not None
+            assert np.array_equal(step.logits.argmax(axis=1), step.next_token)
+            outputs.append(step.copy())
+        decoding.crop(4)
+        decoding.reorder(np.array([2, 2, 0]) if not encodes else np.array([0, 1, 2]))
+        decoding.fork(2)
+        outputs.append(decoding.step(np.repeat(fed[:, 2:4], 2, axis=0), want_logits=True).copy())
+        found.append(outputs)
+    assert isinstance(static.start_decoding(INPUTS if encodes else None, 3), StaticDecoding)
+    for one, other in zip(*found, strict=True):
+        assert one.logits is not None
+        assert other.logits is not None
+        # float32 in another order; -40 in the place of -1e9 hides keys as well
+        assert np.abs(one.logits - other.logits).max() < 2e-4 * np.ptp(one.logits)
+
+
+@pytest.fixture(scope="session")
+def unrolled(kind: str, request: pytest.FixtureRequest, fix: Callable[..., Path]) -> Generator:
+    """Three greedy steps in one run."""
+    folder = fix(request.getfixturevalue(kind), f"{kind}-unrolled", unroll=3)
+    return Generator(open_bundle(folder), threads=1)
+
+
+@pytest.mark.parametrize("way", ["greedy", "one by one", "ends"])
+def test_several_steps_in_one_run(plain: Generator, unrolled: Generator, way: str) -> None:
+    assert tokens(unrolled, **WAYS[way]) == tokens(plain, **WAYS[way])
+
+
+def test_what_was_predicted_is_not_run_again(unrolled: Generator) -> None:
+    encodes = unrolled.bundle.manifest.encoder is not None
+    unrolled.spans.on = True
+    unrolled.spans.take()
+    tokens(unrolled, INPUTS[:1], max_new_tokens=7, eos_token_ids=())
+    runs = [s for s in unrolled.spans.take() if s.kind == "run" and s.name == "decoder"]
+    unrolled.spans.on = False
+    # A prompt of four is read token by token; the last of them begins to predict.
+    assert len(runs) == 3 + (0 if encodes else 3)
+
+
+def test_teacher_forcing_of_predictions(plain: Generator, unrolled: Generator) -> None:
+    """What is fed is another token than was predicted, or the same, as it comes."""
+    encodes = plain.bundle.manifest.encoder is not None
+    rng = np.random.default_rng(2)
+    ways = [g.start_decoding(INPUTS[:1] if encodes else None, 1) for g in (plain, unrolled)]
+    token = 3
+    for step in range(12):
+        one, other = (int(w.step(np.array([[token]])).next_token[0]) for w in ways)
+        assert one == other
+        token = one if rng.random() < 0.6 else int(rng.integers(2, 28))
+        if step == 6:
+            for decoding in ways:
+                decoding.crop(5)
+            token = 9
+        if step == 8:
+            break
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_beams": 2}, "--unroll 1"),
+        ({"do_sample": True, "temperature": 1.0}, "--unroll 1"),
+        ({"no_repeat_ngram_size": 2}, "--unroll 1"),
+        ({"depth": "ngram"}, "runs in full"),
+    ],
+)
+def test_what_needs_scores(unrolled: Generator, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        unrolled.generate([], **options)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.parametrize("precision", [None, "fp16"])
+def test_one_part_of_fixed_shapes(
+    exported: Path, fix: Callable[..., Path], part: str, precision: str | None
+) -> None:
+    """What the encoder gives is made into what the decoder reads."""
+    plain = limited(exported)
+    folder = fix(exported, f"{part}-{precision}", precision, parts=frozenset({part}))
+    mixed = Generator(open_bundle(folder), threads=1)
+    starts = [g.start_decoding(INPUTS, 3) for g in (plain, mixed)]
+    assert isinstance(starts[1], Decoding) == (part == "encoder")
+    one, other = (s.step(np.array([[4], [9], [5]]), want_logits=True).logits for s in starts)
+    assert one is not None
+    assert other is not None
+    assert np.abs(one - other).max() < (2e-4 if precision is None else 1e-2) * np.ptp(one)
+    if precision is None:
+        assert tokens(mixed, num_beams=2) == tokens(plain, num_beams=2)
+
+
+def test_too_much(static: Generator) -> None:
+    encodes = static.bundle.manifest.encoder is not None
+    with pytest.raises(InputError, match=r"10 tokens.*takes 9" if encodes else "takes 12"):
+        tokens(static, [[3] * (10 if encodes else 12)])
+    assert len(tokens(static, [[3, 1]], max_new_tokens=99, eos_token_ids=())[0]) < 12
+    decoding = static.start_decoding(INPUTS[:1] if encodes else None, 1)
+    with pytest.raises(InputError, match="takes 12 tokens, and would be fed 13"):
+        decoding.step(np.full((1, 13), 3))
+
+
+def test_devices_for_parts(fixed: Path, exported: Path) -> None:
+    found = edgedec.load(fixed, device="encoder=cpu,decoder=cpu", threads=1).generate([[3, 1]])
+    assert found[0].tokens == edgedec.load(fixed, threads=1).generate([[3, 1]])[0].tokens
+    with pytest.raises(DeviceError, match="runs graphs of fixed shapes only: export with"):
+        edgedec.load(exported, device="qnn")
+    with pytest.raises(InputError, match="names the encoder's device twice"):
+        edgedec.load(fixed, device="encoder=cpu,encoder=cpu")
+    with pytest.raises(DeviceError, match="has no option 'fast'"):
+        edgedec.load(fixed, device="cpu:fast")
+
+
+def test_contexts_alone_do_not_run_on_the_cpu(fixed: Path) -> None:
+    bundle = open_bundle(fixed)
+    components = {
+        name: replace(c, contexts={"sm8650": c.file}, device="qnn")
+        for name, c in bundle.manifest.components.items()
+    }
+    other = Bundle(fixed, replace(bundle.manifest, components=components))
+    with pytest.raises(DeviceError, match="is compiled for sm8650 and cannot run on the CPU"):
+        Generator(other, device="cpu", threads=1)
+
+
+def change(section: str, **values: Any) -> Callable[[dict[str, Any]], object]:
+    def edit(manifest: dict[str, Any]) -> None:
+        place = manifest
+        for key in section.split("."):
+            place = place[key]
+        place.update(values)
+
+    return edit
+
+
+CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "no heads": (change("static", kv_heads=0), "a size in 'static'"),
+    "heads that do not divide": (change("static", kv_heads=3), "a size in 'static'"),
+    "a huge cache": (change("static.decoder", past=1 << 40), "a size in 'static'"),
+    "a short table": (change("static.decoder.bias", reach=4), "a size in 'static'"),
+    "a table of another size": (change("static.decoder.bias", heads=3), "not of its size"),
+    "a table that is not listed": (change("static.encoder.bias", file="x.bin"), "not listed"),
+    "a longer source": (change("interface", max_source=10), "longer inputs or outputs"),
+    "any target": (change("interface", max_target=None), "longer inputs or outputs"),
+    "two sources": (change("static.encoder", source=8), "contradict each other"),
+    "no source": (change("static.decoder", source=None), "contradict each other"),
+    "a chunk alone": (change("static.decoder", chunk=1), "'prefill' and 'chunk'"),
+    "a prefill that is the decoder": (
+        change("static.decoder", chunk=1, prefill="decoder"),
+        "one component is named twice",
+    ),
+    "a prefill that is not there": (change("static.decoder", chunk=1, prefill="x"), "not listed"),
+    "nothing": (change("static", encoder=None, decoder=None), "neither an encoder nor a decoder"),
+    "a scale of 0": (change("static", grids={"x": {"scale": 0.0, "zero_point": 0}}), "a grid"),
+    "a context that is not listed": (
+        change("components.decoder", contexts={"sm8650": "x.onnx"}),
+        "compiled graph",
+    ),
+    "a context for a path": (
+        change("components.decoder", contexts={"../x": "decoder.onnx"}),
+        "compiled graphs of a component cannot be",
+    ),
+    "a share above 1": (
+        change(
+            "static",
+            agreement={
+                "text": "t",
+                "inputs": 1,
+                "tokens": 1,
+                "soc": None,
+                "device": None,
+                "cpu": 1.5,
+                "device_cpu": None,
+            },
+        ),
+        "'agreement' cannot be",
+    ),
+    # these fit each other, but not the graphs
+    "another cache": (change("static.decoder", past=10), "longer inputs or outputs"),
+    "fewer heads": (change("static", kv_heads=1), "does not belong to this bundle's manifest"),
+    "several steps": (change("static.decoder", unroll=2), "does not belong|a size in"),
+    "a grid of floats": (
+        change("static", grids={"past.0.self.key": {"scale": 0.1, "zero_point": 0}}),
+        "does not belong",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_manifests(fixed_victim: Any, name: str) -> None:
+    edit, words = CONTRADICTIONS[name]
+    fixed_victim.manifest(edit)
+    assert re.search(words, fixed_victim.complaint())
+
+
+def test_a_standard_bundle_that_says_it_is_fixed(victim: Any, fixed: Path) -> None:
+    """Memory of fixed sizes would be bound to graphs that write more."""
+    static = json.loads((fixed / "edgedec.json").read_text())
+    for name in ("encoder.bias.bin", "decoder.bias.bin"):
+        (victim / name).write_bytes((fixed / name).read_bytes())
+
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["static"], manifest["interface"] = static["static"], static["interface"]
+        manifest["files"] |= {k: v for k, v in static["files"].items() if k.endswith(".bias.bin")}
+
+    victim.manifest(edit)
+    assert "does not belong to this bundle's manifest" in victim.complaint()
+
+
+def test_a_table_of_no_numbers(fixed_victim: Any) -> None:
+    path = fixed_victim / "decoder.bias.bin"
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    fixed_victim.rehash()
+    assert "is no table of biases" in fixed_victim.complaint(BundleError)
