@@ -43,6 +43,9 @@ def static_encoder(
     graph = model.graph
     given = {str(value.name): value for value in graph.inputs}
     outputs = {str(value.name): value for value in graph.outputs if value.name != "cross.mask"}
+    for name, value in outputs.items():
+        if not name.startswith("cross."):
+            raise RefusalError(value.producer(), f"{name!r} is for depth policies")
     ready = computed(varying(graph), NOTHING)
     nodes = needed(graph, outputs.values(), ready)
     attention = [node for node in nodes if (node.domain, node.op_type) == MEMORY]

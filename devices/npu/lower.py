@@ -50,8 +50,8 @@ def lower_static(
         InputError: lengths that the model does not have, or a model that cannot be lowered; the
             message names the node, its operator, and what to do.
     """
-    _refuse(manifest, shapes)
-    return _Lowering(models, manifest, shapes, target).run(parts)
+    _refuse(manifest, shapes, parts)
+    return _Lowering(models, manifest, shapes, target, parts).run()
 
 
 class _Lowering:
@@ -63,21 +63,22 @@ class _Lowering:
         manifest: Manifest,
         shapes: Shapes,
         target: Target,
+        parts: frozenset[str],
     ) -> None:
         self._models, self._manifest = models, manifest
-        self._shapes, self._target = shapes, target
+        self._shapes, self._target, self._parts = shapes, target, parts
         self._result = StaticModel({}, Static(kv_heads=1), {})
         self._part = DECODER
 
-    def run(self, parts: frozenset[str]) -> StaticModel:
-        """Lower these parts."""
+    def run(self) -> StaticModel:
+        """Lower the parts that were asked for."""
         try:
-            return self._run(parts)
+            return self._run()
         except RefusalError as refusal:
             raise InputError(self._sentence(refusal)) from refusal
 
-    def _run(self, parts: frozenset[str]) -> StaticModel:
-        shapes, result = self._shapes, self._result
+    def _run(self) -> StaticModel:
+        shapes, parts, result = self._shapes, self._parts, self._result
         most = max(shapes.chunk if self._prefills else 1, shapes.unroll)
         model = self._standard(self._manifest.stages[0].component, lowered=DECODER in parts)
         decoder = decoder_graph(model, shapes.past + most)
@@ -148,15 +149,15 @@ class _Lowering:
         """What cannot be lowered, and the way out."""
         part, name = self._part, self._target.name
         what = f"the {part}" if refusal.node is None else f"{describe(refusal.node)} of the {part}"
-        if self._manifest.encoder is None:
+        others = self._parts - {part}
+        if self._manifest.encoder is None or part not in self._parts or not others:
             out = "export the model for the CPU (--device cpu)"
         else:
-            other = DECODER if part == ENCODER else ENCODER
-            out = f"leave it on the CPU (--device {other}={name},{part}=cpu)"
+            out = f"leave it on the CPU (--device {min(others)}={name},{part}=cpu)"
         return f"--device {name} cannot run {what}: {refusal.reason}; {out}."
 
 
-def _refuse(manifest: Manifest, shapes: Shapes) -> None:
+def _refuse(manifest: Manifest, shapes: Shapes, parts: frozenset[str]) -> None:
     """Refuse bundles of another kind, and lengths that cannot be."""
     stage = manifest.stages[0]
     if manifest.static is not None:
@@ -165,7 +166,8 @@ def _refuse(manifest: Manifest, shapes: Shapes) -> None:
             "it was made from."
         )
     extra = (manifest.head, manifest.meta, manifest.router)
-    if len(manifest.stages) > 1 or stage.variants or any(name is not None for name in extra):
+    cut = len(manifest.stages) > 1 or stage.variants or any(name is not None for name in extra)
+    if cut and DECODER in parts:
         raise InputError(
             "the bundle's decoder is cut into parts for depth policies, which graphs of fixed "
             "shapes cannot be: export the checkpoint without --stages and --depth."

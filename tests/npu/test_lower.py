@@ -353,5 +353,8 @@ def test_lengths_that_cannot_be(bundles: Bundles, shapes: Shapes, word: str) -> 
 
 
 def test_decoders_in_parts(bundles: Bundles) -> None:
+    """Only the encoder of such a bundle can be lowered."""
     models, manifest = load(bundles("t5", stages="all"))
     assert "--stages" in refused(models, manifest)
+    static = lower_static(models, manifest, USUAL, TARGETS["qnn"], frozenset({"encoder"}))
+    assert [*static.models] == ["encoder"]
