@@ -241,6 +241,35 @@ def test_forged_graphs_of_codes(either: Process, coded_victim: Any, name: str) -
         check(either, coded_victim.folder, (name, number))
 
 
+@pytest.mark.parametrize("name", ["decoder.onnx", "encoder.onnx"])
+def test_forged_graphs_of_fixed_shapes(process: Process, blocks_victim: Any, name: str) -> None:
+    """With ONNX Runtime's own operator for weights in blocks, whose sizes are attributes."""
+    data = (blocks_victim / name).read_bytes()
+    rng = random.Random(f"{name} blocks {EFFORT}")
+    for number in range(40 * EFFORT):
+        model = onnx.load_from_string(data)
+        for _ in range(rng.choice([1, 1, 2])):
+            rewrite(model, rng)
+        (blocks_victim / name).write_bytes(model.SerializeToString())
+        blocks_victim.rehash()
+        check(process, blocks_victim.folder, (name, number))
+
+
+def test_forged_fixed_shapes(process: Process, blocks_victim: Any) -> None:
+    """Manifests, tables and weights of any value."""
+    for name in ("edgedec.json", "decoder.bias.bin", "weights.bin"):
+        data = (blocks_victim / name).read_bytes()
+        rng = random.Random(f"{name} fixed {EFFORT}")
+        for number in range(20 * EFFORT):
+            (blocks_victim / name).write_bytes(corrupt(data, rng))
+            if name != "edgedec.json":
+                blocks_victim.rehash()
+            check(process, blocks_victim.folder, (name, number))
+        (blocks_victim / name).write_bytes(data)
+        if name != "edgedec.json":
+            blocks_victim.rehash()
+
+
 def test_forged_codes(either: Process, coded_victim: Any) -> None:
     """Codes, levels and tables of any value."""
     for name in ("weights.bin", "decoder.onnx"):
