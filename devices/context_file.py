@@ -48,6 +48,8 @@ def read_context(graph: Path) -> ContextFile | None:
 def write_plainly(graph: Path, *, shared: bool) -> None:
     """Write the provider's file again, without the operator sets that it has no use for.
 
+    What its metadata says of SoCs and versions stays: runtimes on devices read that.
+
     Args:
         graph: the file.
         shared: whether its binary holds other graphs too.
@@ -58,7 +60,7 @@ def write_plainly(graph: Path, *, shared: bool) -> None:
     for entry in [entry for entry in model.opset_import if entry.domain not in {"", DOMAIN}]:
         model.opset_import.remove(entry)
     if shared:
-        onnx.helper.set_model_props(model, {SHARED: "1"})
+        model.metadata_props.add(key=SHARED, value="1")
     onnx.save(model, graph)
 
 

@@ -1,6 +1,7 @@
 """The ``onnxruntime-qnn`` wheel: ONNX Runtime's plugin for Qualcomm's NPU (HTP), and QNN itself.
 
-On x86-64 its HTP library is an emulation that computes what the NPU does and takes its time.
+There are wheels for Linux and Windows on x86-64 and arm64. On x86-64 the HTP library is an
+emulation that computes what the NPU does and takes its time.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ import ctypes
 import functools
 import os
 import platform
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from edgedec.devices.messages import tail
@@ -23,6 +26,7 @@ PACKAGE = "onnxruntime-qnn"
 INSTALL = "pip install 'edgedec[npu]'"
 OLDEST = (2, 7)
 """The first version that was tested; MatMulNBits on the HTP is as young."""
+OLDEST_PYTHON = (3, 11)
 _lock = threading.Lock()
 
 
@@ -31,6 +35,8 @@ def missing() -> str | None:
     if find_spec("onnxruntime_qnn") is None:
         if platform.system() == "Darwin":
             return f"there is no {PACKAGE} for macOS; use Linux or Windows"
+        if sys.version_info < OLDEST_PYTHON:
+            return f"there is no {PACKAGE} for this Python; use 3.11 or later"
         return f"{PACKAGE} is not installed: {INSTALL}"
     found = installed()
     numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
@@ -57,8 +63,15 @@ def sdk() -> str | None:
 
 
 def is_simulator() -> bool:
-    """Whether what the wheel runs here is the emulation of an NPU."""
-    return platform.machine().lower() in {"x86_64", "amd64"}
+    """Whether what the wheel runs here is the emulation of an NPU.
+
+    Libraries for hardware come with a stub for every version of the HTP, through which they talk to
+    it. The processor would not tell: Windows on Arm also runs programs for x86-64.
+    """
+    import onnxruntime_qnn
+
+    folder = Path(onnxruntime_qnn.get_qnn_htp_path()).parent
+    return not any(folder.glob("*QnnHtpV*Stub.*"))
 
 
 def load() -> tuple[list[Any], str]:

@@ -108,6 +108,7 @@ def test_no_library(invoke: Invoke) -> None:
 
 def test_npus_that_are_not_installed(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgedec.devices.qnn_library.find_spec", lambda _: None)
+    monkeypatch.setattr("edgedec.devices.qnn_library.OLDEST_PYTHON", (3, 0))
     monkeypatch.setattr("platform.system", lambda: "Linux")
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     qnn, openvino = json.loads(invoke("devices", "--json").stdout)[1:]
@@ -126,10 +127,14 @@ def test_npus_that_are_not_installed(invoke: Invoke, monkeypatch: pytest.MonkeyP
     assert all(line == line.rstrip() for line in lines)
 
 
-def test_no_wheel_for_macos(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("system", "said"), [("Darwin", "macOS"), ("Linux", "this Python")])
+def test_no_wheel_for(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, system: str, said: str
+) -> None:
     monkeypatch.setattr("edgedec.devices.qnn_library.find_spec", lambda _: None)
-    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr("edgedec.devices.qnn_library.OLDEST_PYTHON", (99, 0))
+    monkeypatch.setattr("platform.system", lambda: system)
     qnn = json.loads(invoke("devices", "--json", "--doctor").stdout)[0]
     finding = qnn["findings"][-1]
     assert (finding["state"], finding["command"]) == ("missing", None)
-    assert "macOS" in finding["what"]
+    assert said in finding["what"]
