@@ -18,9 +18,8 @@ SCALE_BITS = 32
 """Of a scale that DequantizeLinear reads: float32."""
 HALF_BITS = 16
 """Of all other scales: float16."""
-LEVEL_BITS = 8 + 4
-"""Of a block's scale where it is a whole multiple of its output's scale (``lpbq``), with the zero
-point that the operator wants beside it."""
+LEVEL_BITS = 8
+"""Of a block's scale where it is a whole multiple of its output's scale (``lpbq``)."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def weight_bits(precision: Precision, weight: Weight, eight: Collection[str] = (
 
 
 def bits_per_weight(precision: str, weight: Weight, eight: Collection[str] = ()) -> float:
-    """Bits per weight of a matrix with its scales, as a graph stores it."""
+    """Bits per weight of a matrix with its scales and zero points, as a graph stores it."""
     spec = get_precision(precision)
     bits = weight_bits(spec, weight, eight)
     if bits == 16:
@@ -104,5 +103,6 @@ def bits_per_weight(precision: str, weight: Weight, eight: Collection[str] = ())
     block = block_size(weight.columns)
     if spec.blocks and not spec.calibrated:
         return bits + HALF_BITS / block
-    levels = LEVEL_BITS / block if spec.blocks and bits == 4 and block else 0
-    return bits + levels + (SCALE_BITS + bits) / weight.columns
+    if spec.blocks and bits == 4 and block:
+        return bits + (LEVEL_BITS + bits) / block + (SCALE_BITS + LEVEL_BITS) / weight.columns
+    return bits + (SCALE_BITS + bits) / weight.columns
