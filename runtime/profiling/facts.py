@@ -42,9 +42,16 @@ def facts(bundle: Bundle) -> BundleFacts:
 
 
 def _weights(bundle: Bundle) -> dict[str, int] | None:
-    """As `step_weights`; None where function bodies run, which read what the codes unpack to."""
+    """As `step_weights`; None where that is not what is read.
+
+    Function bodies read what the codes unpack to, and graphs of fixed shapes are made for devices
+    that store weights in ways of their own.
+    """
     from edgedec.devices.base import get_device
 
+    static = bundle.manifest.static
+    if static is not None and static.decoder is not None:
+        return None
     if bundle.manifest.codebooks is not None and get_device("cpu").fallback() is not None:
         return None
     return step_weights(bundle)

@@ -17,7 +17,7 @@ from edgedec.runtime.report.columns import columns
 
 if TYPE_CHECKING:
     from edgedec.runtime.generation import GenerationConfig
-    from edgedec.runtime.manifest import Codebooks, DepthTable, Manifest
+    from edgedec.runtime.manifest import Agreement, Codebooks, DepthTable, Manifest, Static
 
 MANIFEST = "edgedec.json"
 
@@ -91,9 +91,11 @@ def describe(manifest: Manifest) -> list[list[str]]:
     """Write a manifest for people: lists of lines, one list per table."""
     codes = [] if manifest.codebooks is None else [_codebooks(manifest.codebooks)]
     table = [] if manifest.depth is None else _depth_table(manifest.depth)
+    static = [] if manifest.static is None else [_static(manifest.static)]
     return [
         _facts(manifest),
         *codes,
+        *static,
         *_policies(manifest),
         *table,
         _graphs(manifest),
@@ -166,6 +168,43 @@ def _codebooks(codebooks: Codebooks) -> list[str]:
     return columns(rows)
 
 
+def _static(static: Static) -> list[str]:
+    """Graphs of fixed shapes, and what was measured of them."""
+    rows = []
+    if static.encoder is not None:
+        rows.append(["encoder", f"of fixed shapes: {static.encoder.source:,} tokens"])
+    decoder = static.decoder
+    if decoder is not None:
+        parts = [f"{decoder.past + 1:,} tokens"]
+        if decoder.source is not None:
+            parts.append(f"a source of {decoder.source:,}")
+        if decoder.chunk is not None:
+            parts.append(f"prompts in pieces of {decoder.chunk:,}")
+        if decoder.unroll > 1:
+            parts.append(f"{decoder.unroll} greedy steps in one run")
+        rows.append(["decoder", f"of fixed shapes: {', '.join(parts)}"])
+    if static.grids:
+        rows.append(["keys and values", "integers"])
+    if static.eight:
+        rows.append(["of 8 bits", f"{len(static.eight):,} weights that suffer most from fewer"])
+    if static.projection:
+        worst = max(static.projection, key=lambda name: static.projection[name])
+        error = f"squared error up to {static.projection[worst]:.1e} of the codes' ({worst})"
+        rows.append(["codes", f"re-expressed, {error}"])
+    found = static.agreement
+    rows.append(["agreement", "not measured" if found is None else _agreement(found)])
+    return columns(rows)
+
+
+def _agreement(found: Agreement) -> str:
+    """With the floating-point model, in tokens chosen."""
+    shares = [f"{found.cpu:.4f} on the CPU"]
+    if found.device is not None:
+        chip = "" if found.soc is None else f" of {found.soc}"
+        shares.insert(0, f"{found.device:.4f} on the simulator{chip}")
+    return f"{', '.join(shares)}, over {found.tokens:,} tokens of {found.text}"
+
+
 def _policies(manifest: Manifest) -> list[list[str]]:
     """Depth policies with their parameters, where there are others than full depth."""
     rows = [["policy", "parameters"]]
@@ -199,13 +238,15 @@ def _graphs(manifest: Manifest) -> list[str]:
     for stage in manifest.stages:
         for graph in (stage.component, *stage.variants.values()):
             layers[graph] = f"{stage.first}-{stage.last - 1}"
+    if manifest.static is not None and manifest.static.decoder is not None:
+        layers[manifest.static.decoder.prefill or ""] = f"0-{manifest.stages[-1].last - 1}"
     if manifest.router is not None:
         layers[manifest.router] = ranges(manifest.routed)
     rows = [["graph", "layers", "device", "precision", "file"]]
     for name, component in manifest.components.items():
-        rows.append(
-            [name, layers.get(name, ""), component.device, component.precision, component.file]
-        )
+        compiled = {f"{component.device}:{chip}": f for chip, f in component.contexts.items()}
+        for device, file in (compiled or {component.device: component.file}).items():
+            rows.append([name, layers.get(name, ""), device, component.precision, file])
     return columns(rows)
 
 
