@@ -145,7 +145,7 @@ def _random(bundle: Bundle) -> list[Sample]:
     io = bundle.manifest.interface
     rng = np.random.default_rng(0)
     limit = io.max_target if bundle.manifest.encoder is None else io.max_source
-    longest = min(WRITTEN, limit or WRITTEN)
+    longest = min(WRITTEN, WRITTEN if limit is None else max(1, limit // 2))
     config = bundle.manifest.generation
     special = [t for t in (config.pad_token_id, *config.eos_token_ids) if t is not None]
     tokens = np.setdiff1d(np.arange(io.vocab_size), special)

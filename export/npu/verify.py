@@ -7,7 +7,7 @@ often the same token is chosen.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 
@@ -25,11 +25,11 @@ from edgedec.runtime.manifest import Agreement
 from edgedec.runtime.prompt import feed_prompts
 from edgedec.runtime.steps import Steps
 
-TOKENS, LEAST = 512, 64
-"""Chosen tokens that are compared at most, and at least: one of them is 0.2 % or 1.6 %."""
+TOKENS, LEAST = 512, 40
+"""Chosen tokens that are compared at most, and at least: one of them is 0.2 % or 2.5 %."""
 SECONDS = 60.0
-"""After so many no more than the least are compared: simulators take 0.1 s for a token of a model
-of 4 million weights, and more for larger ones."""
+"""After so many no more than the least are compared: a simulator takes up to 0.9 s for a token of a
+model of 4 million weights, and more for larger ones."""
 PIECE = 512
 """Prompt tokens that are fed at a time."""
 SHOWN = 40
@@ -92,7 +92,7 @@ def predictions(
         start: begins to decode one row; is given its source, None without an encoder.
         passages: what it is fed, token by token but for the prompts.
         told: the fraction that is done.
-        enough: whether so many tokens are; what is left is left out then.
+        enough: whether so many tokens are; what follows is left out then.
     """
     done, every = 0, sum(len(passage.written) for passage in passages)
     found = []
@@ -101,6 +101,8 @@ def predictions(
         output = feed_prompts(decoding, [passage.prompt], pad=0, piece=PIECE, want_logits=False)
         chosen = [int(output.next_token[0])]
         for token in passage.written[:-1]:
+            if enough(done + len(chosen)):
+                break
             output = decoding.step(np.array([[token]], np.int64))
             chosen.append(int(output.next_token[0]))
         found.append(np.array(chosen, np.int64))
@@ -144,7 +146,10 @@ def compare(
     chosen = first_tokens(passages, TOKENS)
     npu = Generator(static, device=device)
     found = run(npu, device, lambda tokens: tokens >= LEAST and perf_counter() > end)
-    chosen = chosen[: len(found)]
+    chosen = [
+        replace(passage, written=passage.written[: len(tokens)])
+        for passage, tokens in zip(chosen, found, strict=False)
+    ]
     cpu = run(Generator(static, device="cpu"), "the same graphs on the CPU")
     return Compared(chosen, run(exact, "floating point"), cpu, found)
 
@@ -163,7 +168,7 @@ def refuse_difference(
         found: its figures.
         options: with the least agreement.
         describe: what to call a passage.
-        parts: what each part alone does, in words; called where there is a sentence to write.
+        parts: what each part alone does, in words; called where the NPU differs from the CPU.
 
     Raises:
         CheckFailedError: the agreement is below that, with the figures and the worst input.
@@ -172,13 +177,17 @@ def refuse_difference(
     if share >= options.least:
         return
     passage, worst = compared.worst()
-    others = [f"the same graphs on the CPU: {found.cpu:.3f}"] * (found.device is not None)
+    others = []
     if found.device_cpu is not None:
-        others.append(f"the two with each other: {found.device_cpu:.3f}")
+        others += [
+            f"the same graphs on the CPU: {found.cpu:.3f}",
+            f"the NPU by what these choose: {found.device_cpu:.3f}",
+            *(parts() if found.device_cpu < options.least else ()),
+        ]
     raise CheckFailedError(
         f"the graphs choose the same token as the floating-point model at {share:.3f} of "
         f"{found.tokens} places, and --min-agreement is {options.least:g} "
-        f"({'; '.join([*others, *parts()])}; worst input: {describe(passage)}, {worst:.3f}): the "
+        f"({'; '.join([*others, ''])}worst input: {describe(passage)}, {worst:.3f}): the "
         "bundle was not written; choose another --quant or --kv, or --min-agreement 0 to write "
         "it all the same."
     )
@@ -190,19 +199,20 @@ def each_part(
     """What comes out where one part alone runs on the NPU, in words: which one is at fault.
 
     Args:
-        compared: what was chosen.
+        compared: what was chosen; the CPU's choices are what they should be.
         static: the graphs.
         place: the parts that the NPU runs; with one there is nothing to say.
         device: the NPU, as ``--device`` takes it.
         progress: told what is running.
     """
     words = []
+    few = first_tokens(compared.passages, LEAST)
     for part in sorted(place.parts) if len(place.parts) > 1 else ():
         rest = ",".join(f"{other}=cpu" for other in sorted(place.parts - {part}))
         generator = Generator(static, device=f"{part}={device},{rest}")
         told = partial(progress, f"verifying: the {part} on {device}")
-        share = equal(predictions(start_of(generator), compared.passages, told), compared.exact)
-        words.append(f"the {part} alone on {device}: {share:.3f}")
+        found = predictions(start_of(generator), few, told)
+        words.append(f"with the {part} alone on it: {equal(found, compared.cpu[: len(few)]):.3f}")
     return words
 
 
