@@ -65,11 +65,21 @@ def compile_graphs(graphs: list[Path], outs: list[Path], names: list[str]) -> No
     for out in outs:
         write_plainly(out, shared=shared)
     if not shared and len(socs) == 1:
-        _compare(graphs[0], sessions[0], outs[0], names[0])
+        compare(graphs[0], sessions[0], outs[0], names[0])
 
 
-def _compare(graph: Path, prepared: Any, out: Path, soc: str) -> None:
-    """Run both on random inputs; integers that are indices are 0, which every table has."""
+def compare(graph: Path, prepared: Any, out: Path, soc: str) -> None:
+    """Run a graph and its context on random inputs; indices are 0, which every table has.
+
+    Args:
+        graph: the graph's file.
+        prepared: an ``onnxruntime.InferenceSession`` of it.
+        out: the context's file.
+        soc: name of the SoC of both.
+
+    Raises:
+        DeviceError: their outputs differ in a bit.
+    """
     rng = np.random.default_rng(0)
     feeds = {port.name: _some(rng, port.type, port.shape) for port in prepared.get_inputs()}
     names = [port.name for port in prepared.get_outputs()]

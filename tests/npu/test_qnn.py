@@ -12,9 +12,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgedec.devices.assigned import NO_FALLBACK
 from edgedec.devices.base import get_device
 from edgedec.devices.context_file import ContextFile, read_context
-from edgedec.devices.qnn import Qnn, device
+from edgedec.devices.qnn import Qnn, device, open_inference
+from edgedec.devices.qnn_compile import compare
 from edgedec.devices.qnn_context import compile_context
 from edgedec.devices.socs import SOCS, find_socs
 from edgedec.errors import BundleError, DeviceError
@@ -147,6 +149,14 @@ def test_the_same_graph_gives_the_same_bytes(simulator: Qnn, tmp_path: Path) -> 
         files = compile_context(graph, tmp_path / name / "x.onnx", "sm8650")
         made.append([path.read_bytes() for path in files])
     assert made[0] == made[1]
+
+
+def test_contexts_that_compute_something_else(simulator: Qnn, tmp_path: Path) -> None:
+    context, _ = compile_context(write(tmp_path), tmp_path / "x.onnx", "sm8650")
+    other = write(tmp_path, "other", between="Tanh")
+    prepared = open_inference(other, [simulator.target], NO_FALLBACK)
+    with pytest.raises(DeviceError, match=r"other\.onnx for sm8650 computes another 'y'"):
+        compare(other, prepared, context, "sm8650")
 
 
 def test_several_socs_in_one_binary(simulator: Qnn, tmp_path: Path) -> None:
