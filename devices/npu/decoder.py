@@ -226,13 +226,16 @@ class _Writing:
             self._cross = CrossAttention(self._given["cross.mask"], mask)
         self._caches: dict[ir.Value, Cache] = {}
         self._bound: dict[ir.Value, ir.Value] = {}
+        shapes = {
+            ("past", "key"): (heads.width, lengths.past),
+            ("past", "value"): (lengths.past, heads.width),
+            ("cross", "key"): (heads.width, lengths.source or 0),
+            ("cross", "value"): (lengths.source or 0, heads.width),
+        }
         for name, value in self._given.items():
-            kind, _, part = name.partition(".")[0], None, name.rpartition(".")[2]
-            if kind not in ("past", "cross") or part not in ("key", "value"):
-                continue
-            length = lengths.past if kind == "past" else lengths.source or 0
-            sides = [heads.width, length] if part == "key" else [length, heads.width]
-            self._bound[value] = w.input(name, FLOAT, [1, heads.kv, *sides])
+            kind = name.partition(".")[0], name.rpartition(".")[2]
+            if kind in shapes:
+                self._bound[value] = w.input(name, FLOAT, [1, heads.kv, *shapes[kind]])
         for name, key in self._given.items():
             if name.startswith("past.") and name.endswith(".key"):
                 value = self._given[f"{name.removesuffix('key')}value"]

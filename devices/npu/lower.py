@@ -187,7 +187,10 @@ def _refuse(manifest: Manifest, shapes: Shapes, parts: frozenset[str]) -> None:
         least = 1 if option == "--max-source" else 2
         if wanted is not None and wanted < least:
             raise InputError(f"{option} {wanted}: give {least} or more.")
-    for option, given in {"--chunk": shapes.chunk, "--unroll": shapes.unroll}.items():
+    counts = {"--unroll": shapes.unroll}
+    if manifest.encoder is None:
+        counts["--chunk"] = shapes.chunk
+    for option, given in counts.items():
         if not 1 <= given <= shapes.past:
             raise InputError(
                 f"{option} {given}: give 1 to {shapes.past}, one less than --max-target."

@@ -345,11 +345,13 @@ def test_a_mask_of_more_than_padding(bundles: Bundles) -> None:
         (Shapes(SOURCE, 21), "--max-target"),
         (Shapes(SOURCE, 1), "--max-target"),
         (Shapes(SOURCE, TARGET, unroll=TARGET), "--unroll"),
-        (Shapes(SOURCE, TARGET, chunk=0), "--chunk"),
+        (Shapes(None, TARGET, chunk=0), "--chunk"),
+        (Shapes(None, TARGET, chunk=TARGET), "--chunk"),
     ],
 )
 def test_lengths_that_cannot_be(bundles: Bundles, shapes: Shapes, word: str) -> None:
-    assert refused(*load(bundles("bart")), shapes).startswith(word)
+    family = "opt" if word == "--chunk" else "bart"
+    assert refused(*load(bundles(family)), shapes).startswith(word)
 
 
 def test_decoders_in_parts(bundles: Bundles) -> None:
