@@ -15,9 +15,11 @@ what must hold. Nothing here says how fast a phone is: the simulator checks func
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,12 @@ RESULTS = click.option(
 WORK = click.option("--work", type=click.Path(path_type=Path), default=Path("build/npu"))
 MODELS = click.argument("models", nargs=-1, required=True, type=click.Choice([*SUBJECTS]))
 CELLS = click.option(
-    "--cell", "cells", multiple=True, help="Only this, such as nbits8 or nbits4,budget=5.7."
+    "--cell", "cells", multiple=True, help="Only this, such as nbits8 or nbits4,budget=5.3."
 )
+
+
+PIECE = 20
+"""Inputs that one process measures."""
 
 
 @click.group(context_settings={"show_default": True})
@@ -52,14 +58,14 @@ def main() -> None:
 @click.option("--checkpoint", type=EXISTING, help="A decoder-only model, for lm.")
 @click.option("--text", type=EXISTING, help="Gzipped text for it.")
 @click.option("--inputs", type=int, help="Of each model, if not as many as usual.")
-@click.option("--probed", default=100, help="Inputs whose every token is compared.")
+@click.option("--jobs", "-j", default=1, help="Processes side by side.")
 @WORK
 @RESULTS
 def run(
     models: tuple[str, ...],
     cells: tuple[str, ...],
     inputs: int | None,
-    probed: int,
+    jobs: int,
     work: Path,
     results: Path,
     **data: Path | None,
@@ -72,47 +78,84 @@ def run(
             continue
         ready = prepare(subject, Data(**data), work / name, inputs or subject.inputs)
         for cell in wanted:
-            options = [*subject.lengths, *export_options(cell)]
-            bundle = export(ready, work / name / cell, options)
-            found = measure(ready, bundle, cell, subject.new, probed)
+            bundle = work / name / cell
+            if not bundle.exists():
+                export(ready, bundle, [*subject.lengths, *export_options(cell)])
+            found = measure(ready, bundle, cell, subject.new, jobs)
             size = sum(file.stat().st_size for file in bundle.iterdir())
             keep(results, {"kind": "run", "model": name, "cell": cell, "bytes": size, **found})
 
 
-def export(ready: Ready, out: Path, options: list[str]) -> Path:
+def export(ready: Ready, out: Path, options: list[str]) -> None:
     """A bundle for the NPU, whatever it agrees with: that is what is measured."""
-    command = [EDGEDEC, "export", str(ready.checkpoint), "-o", str(out), "--force", "--no-verify"]
+    command = [EDGEDEC, "export", str(ready.checkpoint), "-o", str(out), "--no-verify"]
     command += ["--device", "qnn", *ready.calibration, *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return out
 
 
-def measure(ready: Ready, bundle: Path, cell: str, new: int, probed: int) -> dict[str, Any]:
-    """Agreement on the CPU and on the simulator, and word errors of the simulator."""
-    task = {
-        "float": str(ready.float),
-        "bundle": str(bundle),
-        "sources": ready.sources,
-        "new": new,
-        "probed": probed,
-        "devices": {"cpu": "cpu", "device": "qnn"},
-        "free": ["device"],
-        "unrolled": "unroll" in cell,
-    }
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), json.dumps(task)],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def measure(ready: Ready, bundle: Path, cell: str, new: int, jobs: int) -> dict[str, Any]:
+    """Agreement on the CPU and on the simulator, and word errors.
+
+    The simulator takes up to a second for a step, so inputs are measured some at a time, and what
+    is there already is not measured again.
+    """
+    pieces = [ready.sources[i : i + PIECE] for i in range(0, len(ready.sources), PIECE)]
+
+    def one(sources: list[list[int]]) -> dict[str, Any]:
+        task = {
+            "float": str(ready.float),
+            "bundle": str(bundle),
+            "sources": sources,
+            "new": new,
+            "devices": {"cpu": "cpu", "device": "qnn"},
+            "unrolled": "unroll" in cell,
+        }
+        text = json.dumps(task)
+        name = f"{cell}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+        kept = bundle.parent / "pieces" / name
+        if not kept.exists():
+            command = [sys.executable, str(PROGRAM), text]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = json.loads(kept.read_text())
+        return found
+
+    with ThreadPoolExecutor(jobs) as pool:
+        found = join([*pool.map(one, pieces)])
     texts = found.pop("texts")
     static = json.loads((bundle / "edgedec.json").read_text())["static"]
     found |= {"inputs": len(ready.sources), "eight": len(static["eight"])}
     if ready.rate is not None:
-        before, after = ready.rate(texts["float"]), ready.rate(texts["device"])
-        found |= {"wer": after, "wer_float": before, "wer_change": after - before}
+        rates = {name: ready.rate(some) for name, some in texts.items()}
+        found |= {
+            "wer_float": rates["float"],
+            "wer": rates["device"],
+            "wer_change": rates["device"] - rates["float"],
+            "wer_change_cpu": rates["cpu"] - rates["float"],
+        }
     return found
+
+
+def join(pieces: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of all inputs; those of tokens are missing where steps are unrolled."""
+    tokens, inputs = (sum(p["tokens"] for p in pieces), sum(len(p["texts"]) for p in pieces))
+    spread = sum(p["spread"] for p in pieces)
+    found: dict[str, Any] = {"tokens": tokens}
+    texts = {"float": [text for p in pieces for text in p["texts"]]}
+    chosen: dict[str, list[int]] = {}
+    for name in pieces[0]["devices"]:
+        own = [p["devices"][name] for p in pieces]
+        chosen[name] = [token for piece in own for token in piece["chosen"]]
+        texts[name] = [text for piece in own for text in piece["texts"]]
+        found[f"{name}_same"] = sum(piece["same"] for piece in own) / inputs
+        if chosen[name]:
+            found[name] = sum(piece["equal"] for piece in own) / tokens
+            found[f"{name}_error"] = (sum(piece["squares"] for piece in own) / spread) ** 0.5
+    if chosen["device"]:
+        pairs = zip(chosen["device"], chosen["cpu"], strict=True)
+        found["device_cpu"] = sum(a == b for a, b in pairs) / tokens
+    return {**found, "texts": texts}
 
 
 @main.command()

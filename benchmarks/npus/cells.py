@@ -34,12 +34,12 @@ SUBJECTS = {
             "g2p", 500, 40, ("--max-source", "32", "--max-target", "40"),
             (
                 "fp16", "nbits8", "nbits8,kv=u8", "nbits8,unroll=4", "w8a16", "w8a16,kv=s16",
-                "nbits4", "nbits4,budget=5.7", "w4a16", "lpbq", "lpbq,budget=5",
+                "nbits4", "nbits4,budget=5.3", "w4a16", "lpbq", "lpbq,budget=4.8",
             ),
         ),
         Subject(
             "lm", 16, 32, ("--max-target", "128", "--chunk", "32"),
-            ("fp16", "nbits8", "w8a16", "nbits4", "nbits4,budget=5.7"),
+            ("fp16", "nbits8", "w8a16", "nbits4", "nbits4,budget=5.3"),
         ),
         Subject(
             "t5-small", 4, 12, ("--max-source", "32", "--max-target", "32"),
@@ -77,10 +77,10 @@ BARS = (
         for model in SUBJECTS
         for cell, least in (("fp16", 0.99), ("nbits8", 0.99), ("w8a16", 0.98))
     ),
-    Bar("g2p", "nbits4,budget=5.7", "device", least=0.96),
+    Bar("g2p", "nbits4,budget=5.3", "device", least=0.96),
     *(
         Bar("g2p", cell, "wer_change", most=most)
-        for cell, most in (("nbits8", 0.5), ("w8a16", 0.5), ("nbits4,budget=5.7", 1.5))
+        for cell, most in (("nbits8", 0.5), ("w8a16", 0.5), ("nbits4,budget=5.3", 1.5))
     ),
     Bar("t5-small", "nbits4", "of_eight", most=0.6),
 )
@@ -88,7 +88,7 @@ BARS = (
 
 
 def export_options(cell: str) -> list[str]:
-    """``nbits4,budget=5.7`` as options of ``edgedec export``."""
+    """``nbits4,budget=5.3`` as options of ``edgedec export``."""
     precision, *settings = cell.split(",")
     found = ["--quant", precision]
     for setting in settings:

@@ -16,6 +16,7 @@ COLUMNS = (
     ("device_same", "same answers", "{:.3f}"),
     ("wer", "WER %", "{:.2f}"),
     ("wer_change", "by float", "{:+.2f}"),
+    ("wer_change_cpu", "CPU by float", "{:+.2f}"),
     ("eight", "weights at 8 bits", "{}"),
     ("tokens", "tokens", "{}"),
 )

@@ -1,16 +1,15 @@
-"""Measure one bundle for an NPU against the floating-point one: ``npu_cell.py TASK``, prints JSON.
+"""Measure a bundle for an NPU against the floating-point one: ``npu_cell.py TASK`` prints JSON.
 
 The task says which bundles, which inputs (token ids), how many tokens, and which devices. What the
 floating-point model chooses is fed to the others, which say at each token what they would have
-chosen (agreement); then all generate on their own (same answers, and texts for word errors).
+chosen. Where all of it is the same, so is what they generate on their own; else they generate.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,42 +20,69 @@ from edgedec.runtime.generator import Generator
 Array = NDArray[np.float32]
 
 
+@dataclass
+class Sums:
+    """What one device did, summed over inputs.
+
+    Attributes:
+        equal: tokens that are floating point's.
+        squares: mean squared difference of logits, summed over tokens.
+        same: whole answers that are floating point's.
+        chosen: tokens, for comparing devices.
+        texts: answers.
+    """
+
+    equal: int = 0
+    squares: float = 0.0
+    same: int = 0
+    chosen: list[int] = field(default_factory=list)
+    texts: list[str | None] = field(default_factory=list)
+
+
 def main() -> None:
     """Read the task, print what was found."""
     task = json.loads(sys.argv[1])
     reference = edgedec.load(task["float"], threads=1)
     sources, new = task["sources"], task["new"]
-    results = reference.generate(sources, max_new_tokens=new, batch_size=1)
-    wanted = [result.tokens for result in results]
-    probed = range(min(task["probed"], len(sources)))
-    original = [fed(reference, sources[i], wanted[i]) for i in probed]
-    found: dict[str, Any] = {"texts": {"float": [result.text for result in results]}}
-    chosen = {"float": [o.argmax(1) for o in original]}
+    answers = reference.generate(sources, max_new_tokens=new, batch_size=1)
+    wanted = [list(answer.tokens) for answer in answers]
+    logits = [fed(reference, s, tokens) for s, tokens in zip(sources, wanted, strict=True)]
+    found = {
+        "tokens": sum(map(len, wanted)),
+        "spread": sum(float(some.var(axis=1).sum()) for some in logits),
+        "texts": [answer.text for answer in answers],
+        "devices": {},
+    }
     for name, device in task["devices"].items():
         generator = edgedec.load(task["bundle"], device=device, threads=1)
-        if not task["unrolled"]:
-            begin = time.perf_counter()
-            logits = [fed(generator, sources[i], wanted[i]) for i in probed]
-            print(f"{name}: {time.perf_counter() - begin:.0f} s", file=sys.stderr)
-            chosen[name] = [o.argmax(1) for o in logits]
-            found[f"{name}_error"] = error(original, logits)
-        if name not in task["free"]:
-            continue
-        answers = generator.generate(sources, max_new_tokens=new, batch_size=1)
-        found["texts"][name] = [answer.text for answer in answers]
-        same = [answer.tokens == tokens for answer, tokens in zip(answers, wanted, strict=True)]
-        found[f"{name}_same"] = float(np.mean(same))
-    tokens = {name: np.concatenate(rows) for name, rows in chosen.items()}
-    found["tokens"] = len(tokens["float"])
-    for name in chosen.keys() - {"float"}:
-        found[name] = float((tokens[name] == tokens["float"]).mean())
-    if {"device", "cpu"} <= tokens.keys():
-        found["device_cpu"] = float((tokens["device"] == tokens["cpu"]).mean())
+        sums = Sums()
+        for source, answer, tokens, scores in zip(sources, answers, wanted, logits, strict=True):
+            right = not task["unrolled"] and follow(generator, source, tokens, scores, sums)
+            text = answer.text
+            if not right:
+                (own,) = generator.generate([source], max_new_tokens=new)
+                right, text = list(own.tokens) == tokens, own.text
+            sums.same += right
+            sums.texts.append(text)
+        found["devices"][name] = asdict(sums)
     print(json.dumps(found))
 
 
+def follow(
+    generator: Generator, source: list[int], tokens: list[int], original: Array, sums: Sums
+) -> bool:
+    """Feed what floating point chose; whether all choices are the same."""
+    logits = fed(generator, source, tokens)
+    chosen = logits.argmax(1)
+    equal = int((chosen == original.argmax(1)).sum())
+    sums.equal += equal
+    sums.squares += float(((logits - original) ** 2).mean(axis=1).sum())
+    sums.chosen += chosen.tolist()
+    return equal == len(tokens)
+
+
 def fed(generator: Generator, source: list[int], tokens: list[int]) -> Array:
-    """Logits ``[n, vocab]`` before each of the tokens, all of which are fed."""
+    """Logits ``[n, vocab]`` before each of the tokens."""
     encodes = generator.bundle.manifest.encoder is not None
     start = generator.bundle.manifest.generation.decoder_start_token_id
     decoding = generator.start_decoding([source] if encodes else None, 1)
@@ -67,13 +93,6 @@ def fed(generator: Generator, source: list[int], tokens: list[int]) -> Array:
         assert output.logits is not None
         found.append(output.logits[0].copy())
     return np.stack(found)
-
-
-def error(original: list[Array], changed: list[Array]) -> float:
-    """Root mean square of the logits' differences, by the spread of the original's."""
-    squares = [float(((c - o) ** 2).mean()) for c, o in zip(changed, original, strict=True)]
-    spread = [float(o.var(axis=1).mean()) for o in original]
-    return float(np.sqrt(np.mean(squares) / np.mean(spread)))
 
 
 if __name__ == "__main__":
