@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
 from onnx import TensorProto, helper
@@ -16,6 +17,8 @@ from tests.export.tiny import lora, random, tensors, write, write_adapter
 
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.manifest import (
+    Agreement,
+    BiasTable,
     CodebookMatrix,
     CodebookPart,
     Codebooks,
@@ -23,16 +26,23 @@ from edgedec.runtime.manifest import (
     DepthPoint,
     DepthTable,
     FileEntry,
+    Grid,
     Interface,
     Manifest,
     Rounding,
     Source,
     Stage,
+    Static,
+    StaticDecoder,
     Verified,
     dump_manifest,
 )
 
 Invoke = Callable[..., Result]
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def graph() -> bytes:
@@ -65,10 +75,7 @@ def write_bundle(folder: Path, verified: Verified | None) -> Manifest:
         generation=GenerationConfig(max_new_tokens=64, eos_token_ids=(1,)),
         parameters=1_250_000,
         verified=verified,
-        files={
-            name: FileEntry(len(data), hashlib.sha256(data).hexdigest())
-            for name, data in files.items()
-        },
+        files={name: FileEntry(len(data), sha256(data)) for name, data in files.items()},
     )
     folder.mkdir(exist_ok=True)
     for name, data in files.items():
@@ -138,6 +145,58 @@ def test_codebook_weights(invoke: Invoke, tmp_path: Path) -> None:
     assert "rounding" not in invoke("inspect", str(tmp_path / "b")).stdout
 
 
+def fixed(manifest: Manifest) -> Manifest:
+    """The bundle as if its decoder were one graph of fixed shapes, compiled for two chips."""
+    files = {f"{name}.onnx": manifest.files["encoder.onnx"] for name in ("encoder", "sm8650", "x")}
+    table = FileEntry(3 * 2 * 48 * 4, "0" * 64)
+    static = Static(
+        kv_heads=2,
+        decoder=StaticDecoder(16, 31, 4, None, None, BiasTable("decoder.bias.bin", 3, 48)),
+        grids={"past.0.self.key": Grid(0.1, 128)},
+        eight=("decoder/decoder.0.self_attn.q",),
+        projection={"decoder.0.self_attn.q": 1e-5, "head": 2.5e-4},
+        agreement=Agreement("words.txt", 12, 512, "sm8650", 0.998, 0.9961, 1.0),
+    )
+    contexts = {"sm8650": "sm8650.onnx", "sm8550+sm8750": "x.onnx"}
+    return replace(
+        manifest,
+        interface=replace(manifest.interface, max_source=16, max_target=32),
+        components={
+            "encoder": manifest.components["encoder"],
+            "decoder": Component("sm8650.onnx", "qnn", "w4a16", contexts),
+        },
+        stages=(Stage("decoder", 0, 3),),
+        head=None,
+        static=static,
+        files={**files, "decoder.bias.bin": table},
+    )
+
+
+def test_graphs_of_fixed_shapes(invoke: Invoke, tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    manifest = fixed(write_bundle(folder, None))
+    table = np.zeros((3, 96), "<f4").tobytes()
+    files = {**manifest.files, "decoder.bias.bin": FileEntry(len(table), sha256(table))}
+    for name in ("sm8650", "x"):
+        (folder / f"{name}.onnx").write_bytes((folder / "encoder.onnx").read_bytes())
+    (folder / "decoder.bias.bin").write_bytes(table)
+    (folder / "edgedec.json").write_text(dump_manifest(replace(manifest, files=files)))
+    result = invoke("inspect", str(folder))
+    assert result.exit_code == 0, result.output
+    shares = "0.9980 on the simulator of sm8650, 0.9961 on the CPU"
+    for line in (
+        "decoder          of fixed shapes: 32 tokens, a source of 16, 4 greedy steps in one run",
+        "keys and values  integers",
+        "of 8 bits        1 of the weights: fewer would harm the model most",
+        "codes            re-expressed, squared error up to 2.5e-04 of the codes' (head)",
+        f"agreement        {shares}, over 512 tokens of words.txt",
+        "decoder  0-2     qnn:sm8650         w4a16      sm8650.onnx",
+        "decoder  0-2     qnn:sm8550+sm8750  w4a16      x.onnx",
+    ):
+        assert f"{line}\n" in result.stdout
+    assert "encoder          of fixed" not in result.stdout
+
+
 def rename(block: Any) -> None:
     block["matrices"]["head.0"] = block["matrices"].pop("encoder")
 
@@ -171,7 +230,7 @@ def deep(manifest: Manifest) -> Manifest:
     extra = ("decoder.2-3.fill", "meta", "router")
     graphs = {name: Component(f"{name}.onnx", "cpu", "fp32") for name in extra}
     data = graph()
-    entry = FileEntry(len(data), hashlib.sha256(data).hexdigest())
+    entry = FileEntry(len(data), sha256(data))
     point = DepthPoint("early-exit:threshold=0.8", 0.995, 2.25, 1.5, 1.3)
     return replace(
         manifest,

@@ -186,7 +186,9 @@ def _static(static: Static) -> list[str]:
     if static.grids:
         rows.append(["keys and values", "integers"])
     if static.eight:
-        rows.append(["of 8 bits", f"{len(static.eight):,} weights that suffer most from fewer"])
+        rows.append(
+            ["of 8 bits", f"{len(static.eight):,} of the weights: fewer would harm the model most"]
+        )
     if static.projection:
         worst = max(static.projection, key=lambda name: static.projection[name])
         error = f"squared error up to {static.projection[worst]:.1e} of the codes' ({worst})"
