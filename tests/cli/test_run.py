@@ -235,6 +235,35 @@ def test_depth_reaches_the_loader(
     assert asked == ["full", "ngram:drafts=3"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "device", "allowed"),
+    [
+        ((), None, False),
+        (("--device", "encoder=qnn,decoder=cpu"), "encoder=qnn,decoder=cpu", False),
+        (("--device", "qnn:sm8650", "--allow-fallback"), "qnn:sm8650", True),
+    ],
+)
+def test_devices_reach_the_loader(
+    invoke: Invoke,
+    bundle: str,
+    generator: FakeGenerator,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    device: str | None,
+    allowed: bool,
+) -> None:
+    loaded: list[dict[str, Any]] = []
+
+    def load(*_: Any, **options: Any) -> FakeGenerator:
+        loaded.append(options)
+        return generator
+
+    monkeypatch.setattr(edgedec, "load", load)
+    assert invoke("run", bundle, "hello", *arguments).exit_code == 0
+    (options,) = loaded
+    assert (options["device"], options["allow_fallback"]) == (device, allowed)
+
+
 def test_stats_need_everything_twice(invoke: Invoke, bundle: str, generator: FakeGenerator) -> None:
     fails(invoke("run", bundle, "x", "--stats", "--stream"), "--stats generates everything twice")
 
