@@ -44,14 +44,15 @@ def compile_bundle(
     for done, socs in enumerate(options.socs):
         chip = "+".join(soc.name for soc in socs)
         progress(f"compiling for {chip}", done / len(options.socs))
+        made = {name: f"{name}.{chip.replace('+', '-')}.onnx" for name in names}
         graphs = {
-            static.path(manifest.components[name].file): folder / f"{name}.{chip}.onnx"
-            for name in names
+            static.path(manifest.components[name].file): folder / file
+            for name, file in made.items()
         }
         for path in _compile(graphs, socs, share=options.share_contexts):
             files[path.name] = _entry(path)
-        for name in names:
-            contexts[name][chip] = f"{name}.{chip}.onnx"
+        for name, file in made.items():
+            contexts[name][chip] = file
     progress("compiling", 1.0)
     dropped = {WEIGHTS, *(component.file for component in manifest.components.values())}
     for name in manifest.files.keys() - dropped:

@@ -23,7 +23,7 @@ from edgedec.export.npu.options import NpuOptions, shapes_of
 from edgedec.export.npu.places import Place, place_in
 from edgedec.export.npu.ranges import observe_ranges
 from edgedec.export.npu.sensitivity import choose_eight
-from edgedec.export.npu.texts import Passage, limited, passages_of, read_text
+from edgedec.export.npu.texts import Passage, limited, passages_of, read_text, unrounded
 from edgedec.export.npu.verify import compare, each_part, refuse_difference, shown
 from edgedec.export.npu.writing import write_bundle
 from edgedec.export.workplace import float_bundle, refuse_inside, workplace
@@ -128,7 +128,7 @@ class _Run:
     def exact(self) -> Generator:
         """The model as it was, opened on first use."""
         if self._exact is None:
-            self._exact = Generator(self._bundle, device="cpu")
+            self._exact = Generator(unrounded(self._bundle, self.work / "exact"), device="cpu")
         return self._exact
 
     @property

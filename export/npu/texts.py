@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from edgedec.devices.npu.lower import Shapes
 from edgedec.errors import BundleError, InputError
 from edgedec.export.bundle import Progress
 from edgedec.export.calibration import WRITTEN, Calibration, own_text, read_calibration
+from edgedec.export.codebooks import write_in_fp32
 from edgedec.quantize.reporting.report import Text
 from edgedec.quantize.text.batches import Batch, make_batches
 from edgedec.quantize.text.samples import Sample
@@ -44,6 +46,24 @@ class Passage:
     def read(self) -> tuple[int, ...]:
         """What the model was given: the source, or the prompt of a decoder-only model."""
         return self.prompt if self.source is None else self.source
+
+
+def unrounded(bundle: Bundle, folder: Path) -> Bundle:
+    """The bundle, or a copy of one with codes whose products do not round their inputs.
+
+    Args:
+        bundle: the model.
+        folder: is made where there is something to copy.
+    """
+    codebooks = bundle.manifest.codebooks
+    if codebooks is None or codebooks.compute == "fp32":
+        return bundle
+    folder.mkdir()
+    for name in bundle.manifest.files:
+        shutil.copy(bundle.path(name), folder / name)
+    for component in bundle.manifest.components.values():
+        write_in_fp32(bundle.path(component.file), folder / component.file)
+    return replace(bundle, folder=folder)
 
 
 def limited(bundle: Bundle, shapes: Shapes) -> Bundle:
