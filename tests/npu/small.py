@@ -79,7 +79,7 @@ class _Builder:
         )
 
     def attend(self, q: str, k: str, v: str, bias: str, name: str, tokens: int) -> str:
-        scale = self.constant("scale", np.float32(HEAD**-0.5))
+        scale = self.constant("scale", np.array(HEAD**-0.5, np.float32))
         q = self.add("Mul", [q, scale], f"{name}.scaled")
         scores = self.add("MatMul", [q, k], f"{name}.scores")
         scores = self.add("Add", [scores, bias], f"{name}.masked")
@@ -160,7 +160,7 @@ def decoder(style: str) -> ir.Model:
     x = b.add("Add", [x, y], f"{p}.residual")
     p = "decoder.0.cross_attn"
     q = b.linear(b.norm(x, f"{p}.norm"), f"{p}.q", WIDTH, WIDTH)
-    y = b.attend(b.split(q, f"{p}.q.heads", 1), *cross, cross_bias, p, 1)
+    y = b.attend(b.split(q, f"{p}.q.heads", 1), cross[0], cross[1], cross_bias, p, 1)
     x = b.add("Add", [x, y], f"{p}.residual")
     x = b.add(
         "Add",

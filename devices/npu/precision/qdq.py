@@ -65,15 +65,23 @@ def quantize(
     by_name = {(weight.name, weight.role == "embedding"): weight for weight in weights}
     for component, part in model.models.items():
         activations = _Activations(part.graph, component, cells)
+        matrices: dict[str, ir.Value] = {}  # unrolled steps read the same one
         for reader in find_readers(part.graph):
             weight = by_name[str(reader.stored.name), reader.role == "embedding"]
             bits = weight_bits(spec, weight, eight)
             if weight.role == "embedding":
                 use_rows(part.graph, reader, weight, bits, packed)
-            elif spec.blocks and bits == 4 and block_size(weight.columns):
-                activations.use(reader, block_weight(part.graph, weight, packed))
-            else:
-                activations.use(reader, channel_weight(part.graph, weight, bits, packed))
+                continue
+            if (
+                weight.name not in matrices
+                and spec.blocks
+                and bits == 4
+                and block_size(weight.columns)
+            ):
+                matrices[weight.name] = block_weight(part.graph, weight, packed)
+            elif weight.name not in matrices:
+                matrices[weight.name] = channel_weight(part.graph, weight, bits, packed)
+            activations.use(reader, matrices[weight.name])
         activations.convert()
     ports = {name: cell.grid for (component, name), cell in cells.items() if component == CACHES}
     model.static = replace(model.static, grids={**model.static.grids, **ports})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-CLIPPED = {4: (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65), 8: (1.0,)}
-"""Scales that are tried, by the one at which no value is cut off. With few levels it pays to cut
-off the largest values for the sake of all others; with 256 it does not."""
+TRIED = {4: (8 / 7, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65), 8: (128 / 127, 1.0)}
+"""Scales that are tried, by the one at which the largest value has the lowest integer. The first
+cuts nothing off; with few levels it pays to cut off large values for the sake of all others."""
 CHUNK = 1 << 20
 """Values that are worked on at a time: they stay in the processor's cache."""
 
@@ -44,17 +44,14 @@ def _fit(
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     lowest, highest = -(1 << bits - 1), (1 << bits - 1) - 1
     low, high = values.min(1), values.max(1)
-    if signed:
-        sign = np.where(high > -low, np.float32(-1), np.float32(1))
-        largest = np.maximum(high, -low) / -lowest
-    else:
-        sign = np.ones(len(values), np.float32)
-        largest = np.maximum(high / highest, low / lowest)
+    flipped = (high > -low) & signed
+    sign = np.where(flipped, np.float32(-1), np.float32(1))
+    largest = np.maximum(high, -low) / -lowest
     # of zeros, and of numbers so small that their scale would be none
     base = np.where(largest > np.finfo(np.float32).tiny, largest, 1).astype(np.float32) * sign
     best = np.full(len(values), np.inf, np.float32)
     codes = np.zeros(values.shape, np.float32)
-    for factor in CLIPPED[bits]:
+    for factor in TRIED[bits]:
         scale = base * np.float32(factor)
         rounded = np.rint(values * (1 / scale)[:, None])
         np.clip(rounded, lowest, highest, out=rounded)
