@@ -102,7 +102,7 @@ class Qnn:
             what = "for several SoCs" if context.several else "that several graphs share"
             raise DeviceError(
                 f"{graph.name} is compiled into a binary {what}, which hardware loads and the "
-                "simulator does not: export without --soc to run it here."
+                "simulator does not: export for one SoC, or without --soc, to run it here."
             )
         entries = dict(FALLBACK if self.allow_fallback else NO_FALLBACK)
         if context is not None and context.shared:
