@@ -147,6 +147,22 @@ def test_teacher_forcing_of_predictions(plain: Generator, unrolled: Generator) -
             break
 
 
+def test_predictions_end_with_what_they_followed(plain: Generator, unrolled: Generator) -> None:
+    """After a crop, a token that was predicted follows something else."""
+    encodes = plain.bundle.manifest.encoder is not None
+    found: list[list[int]] = []
+    for generator in (plain, unrolled):
+        chosen = []
+        for forced in range(2, 28):
+            decoding = generator.start_decoding(INPUTS[:1] if encodes else None, 1)
+            decoding.step(np.array([[3]]))
+            token = decoding.step(np.array([[forced]])).next_token[0]
+            decoding.crop(1)
+            chosen.append(int(decoding.step(np.array([[token]])).next_token[0]))
+        found.append(chosen)
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
