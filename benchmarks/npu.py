@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from npus.cells import CONTEXT_SOCS, SUBJECTS, export_options
+from npus.cells import CONTEXT_SOCS, SUBJECTS, export_options, reads_text
 from npus.subjects import EDGEDEC, Data, Ready, prepare
 from npus.tables import print_tables
 
@@ -80,7 +80,8 @@ def run(
         for cell in wanted:
             bundle = work / name / cell
             if not bundle.exists():
-                export(ready, bundle, [*subject.lengths, *export_options(cell)])
+                text = ready.calibration if reads_text(cell) else ()
+                export(ready, bundle, [*text, *subject.lengths, *export_options(cell)])
             found = measure(ready, bundle, cell, subject.new, jobs)
             size = sum(file.stat().st_size for file in bundle.iterdir())
             keep(results, {"kind": "run", "model": name, "cell": cell, "bytes": size, **found})
@@ -89,7 +90,7 @@ def run(
 def export(ready: Ready, out: Path, options: list[str]) -> None:
     """A bundle for the NPU, whatever it agrees with: that is what is measured."""
     command = [EDGEDEC, "export", str(ready.checkpoint), "-o", str(out), "--no-verify"]
-    command += ["--device", "qnn", *ready.calibration, *options]
+    command += ["--device", "qnn", *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 

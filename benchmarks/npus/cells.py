@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgedec.devices.npu.precision import PRECISIONS
+
 CONTEXT_SOCS = ("sm8550", "sm8650", "sc8380xp", "sm8750", "sm8850")
 """Chips whose context binaries are made: QNN's numbers 43, 57, 60, 69 and 87."""
 
@@ -85,6 +87,14 @@ BARS = (
     Bar("t5-small", "nbits4", "of_eight", most=0.6),
 )
 """Agreement of the simulator with floating point, points of word errors, size by that of 8 bits."""
+
+
+def reads_text(cell: str) -> bool:
+    """Whether an export without a check needs a text: for ranges, or to find what is sensitive."""
+    precision, *settings = cell.split(",")
+    chosen = dict(setting.split("=") for setting in settings)
+    kv = chosen.get("kv", PRECISIONS[precision].kv[0])
+    return PRECISIONS[precision].needs_ranges(kv) or "budget" in chosen
 
 
 def export_options(cell: str) -> list[str]:
