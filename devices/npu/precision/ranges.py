@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 Range = tuple[float, float]
 """The least and the greatest value."""
+MARGIN = 1 / 16
+"""Room beyond what was seen, of either end: less than a tenth of a bit, where cutting off would
+cost whole values."""
 
 
 def observe(model: ir.Model) -> ir.Model:
@@ -39,8 +42,9 @@ class Ranges:
             self._found[name] = union([found, self._found.get(name, found)])
 
     def found(self) -> dict[str, Range]:
-        """Value name -> range."""
-        return dict(self._found)
+        """Value name -> range, with some room for what other texts bring."""
+        room = 1 + MARGIN
+        return {name: (low * room, high * room) for name, (low, high) in self._found.items()}
 
 
 def union(ranges: Iterable[Range]) -> Range:
