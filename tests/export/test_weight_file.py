@@ -7,6 +7,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -88,3 +89,16 @@ def test_a_small_tensor_stays_in_its_graph_and_counts(tmp_path: Path) -> None:
         np.testing.assert_array_equal(kept.numpy(), values)
     assert file.close().bytes == 0
     assert file.parameters == 8, "neither scalars nor integers are parameters"
+
+
+@given(st.lists(st.integers(-8, 7), min_size=1, max_size=3), st.integers(1, 3000))
+def test_two_of_four_bits_to_a_byte(folders: Any, pattern: list[int], size: int) -> None:
+    values = np.resize(np.array(pattern), size).astype(ml_dtypes.int4)
+    file = WeightFile(folders() / WEIGHTS)
+    stored = file.store(ir.Tensor(values, dtype=ir.DataType.INT4, name="t"))
+    entry = file.close()
+    inside = (size + 1) // 2 < INLINE_LIMIT
+    assert entry.bytes == (0 if inside else (size + 1) // 2)
+    assert stored.dtype == ir.DataType.INT4
+    assert np.array_equal(stored.numpy().astype(int), values.astype(int))
+    assert file.parameters == 0
