@@ -139,6 +139,17 @@ def test_what_no_row_can_do_is_an_error(invoke: Invoke) -> None:
     fails(invoke("profile", "g2p", *QUICK, "--device", "tpu"), "there is no device 'tpu'")
 
 
+@pytest.mark.parametrize(("simulator", "said"), [(True, True), (False, False)])
+def test_what_times_of_a_simulator_are_worth(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, simulator: bool, said: bool
+) -> None:
+    monkeypatch.setattr("edgedec.devices.qnn_library.installed", lambda: "2.7")
+    monkeypatch.setattr("edgedec.devices.qnn_library.is_simulator", lambda: simulator)
+    result = invoke("profile", "g2p", *QUICK, "--device", "decoder=qnn:sm8650")
+    assert result.exit_code != 0  # its graphs have no fixed shapes
+    assert ("say nothing about a phone" in result.stderr) == said
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

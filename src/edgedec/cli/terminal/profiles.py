@@ -194,6 +194,8 @@ def measure(plan: Plan, via: str | None, remote_python: str) -> Outcome:
     from edgedec.runtime.profiling import profiler
     from edgedec.runtime.profiling.turns import count_turns
 
+    if via is None:
+        _note_simulator(plan.configurations)
     with Bar("preparing", count_turns(plan), unit="turns") as bar:
         if via is None:
             site = profiler.here(plan, note=note)
@@ -205,6 +207,20 @@ def measure(plan: Plan, via: str | None, remote_python: str) -> Outcome:
 
             site = remote.site(plan, via, remote_python, note=note, copied=copied)
         return profiler.profile(plan, site, progress=lambda done: bar.update(done, "measuring"))
+
+
+def _note_simulator(configurations: Sequence[Configuration]) -> None:
+    """Say what times of a simulator are worth."""
+    from edgedec.devices.parts import parse_devices
+    from edgedec.devices.qnn_library import installed, is_simulator
+
+    chosen = {d for one in configurations for d in parse_devices(one.device).values()}
+    named = any(device.partition(":")[0] == "qnn" for device in chosen)
+    if named and installed() and is_simulator():
+        note(
+            "qnn is Qualcomm's simulator on this machine: its times say nothing about a phone, "
+            "not even in comparison."
+        )
 
 
 def saved(profile: Profile) -> Outcome:
