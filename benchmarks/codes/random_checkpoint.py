@@ -44,7 +44,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 1024,
         "tie_word_embeddings": True,
         "is_encoder_decoder": True,
-        "decoder_start_token_id": 1,
+        "decoder_start_token_id": 2,
         "pad_token_id": 0,
         "eos_token_id": 1,
     },
@@ -72,6 +72,7 @@ LAYERS = (
     "num_layers", "num_decoder_layers", "num_hidden_layers", "encoder_layers", "decoder_layers"
 )  # fmt: skip
 """What configurations call the number of layers."""
+# A random model with a tied head repeats what it reads: none of them starts with the end.
 LINE = 64
 """Words of a line of the text."""
 
