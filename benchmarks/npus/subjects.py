@@ -77,9 +77,13 @@ def prepare(subject: Subject, data: Data, work: Path, inputs: int) -> Ready:
 
 
 def _random(subject: Subject, work: Path, inputs: int) -> Ready:
-    checkpoint, text = work / "checkpoint", work / "text.tsv"
+    checkpoint, text = work / "checkpoint", work / "short.tsv"
     if not text.exists():
-        write_checkpoint(checkpoint, subject.name, None, 4096)
+        long = write_checkpoint(checkpoint, subject.name, None, 4096)
+        pairs = [line.split("\t") for line in long.read_text().splitlines()]
+        # lines longer than the graphs would be left out
+        short = ["\t".join(" ".join(s.split()[:SOURCE_TOKENS]) for s in pair) for pair in pairs]
+        text.write_text("\n".join(short) + "\n")
     random = np.random.default_rng(1)
     size = SHAPES[subject.name]["vocab_size"]
     sources = random.integers(2, size, (inputs, SOURCE_TOKENS)).tolist()
