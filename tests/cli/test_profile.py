@@ -143,7 +143,7 @@ def test_what_no_row_can_do_is_an_error(invoke: Invoke) -> None:
 def test_what_times_of_a_simulator_are_worth(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, simulator: bool, said: bool
 ) -> None:
-    monkeypatch.setattr("edgedec.devices.qnn_library.installed", lambda: "2.7")
+    monkeypatch.setattr("edgedec.devices.qnn_library.missing", lambda: None)
     monkeypatch.setattr("edgedec.devices.qnn_library.is_simulator", lambda: simulator)
     result = invoke("profile", "g2p", *QUICK, "--device", "decoder=qnn:sm8650")
     assert result.exit_code != 0  # its graphs have no fixed shapes

@@ -212,11 +212,11 @@ def measure(plan: Plan, via: str | None, remote_python: str) -> Outcome:
 def _note_simulator(configurations: Sequence[Configuration]) -> None:
     """Say what times of a simulator are worth."""
     from edgedec.devices.parts import parse_devices
-    from edgedec.devices.qnn_library import installed, is_simulator
+    from edgedec.devices.qnn_library import is_simulator, missing
 
     chosen = {d for one in configurations for d in parse_devices(one.device).values()}
     named = any(device.partition(":")[0] == "qnn" for device in chosen)
-    if named and installed() and is_simulator():
+    if named and missing() is None and is_simulator():
         note(
             "qnn is Qualcomm's simulator on this machine: its times say nothing about a phone, "
             "not even in comparison."
