@@ -57,8 +57,6 @@ class Asked:
                 raise InputError(f"{option}{'' if given is True else f' {shown}'} {why}")
 
 
-NONE = "none"
-"""The weight format that is none."""
 FOR_CODES = {"compute": None, "method": None, "calibration": None}
 FOR_CPU = {
     "compute": None,
@@ -91,7 +89,7 @@ def export(
     if npu is not None:
         return _for_npu(source, out, asked, npu, progress)
     asked.refuse(FOR_NPU, "is for NPUs: add --device qnn.")
-    if asked.quant not in (None, NONE):
+    if asked.quant is not None:
         return _with_codes(source, out, asked, progress)
     from edgedec.export import pipeline
 

@@ -111,7 +111,7 @@ def command(
         bundle = export_checkpoint(
             source,
             output,
-            quant=quant,
+            quant=None if quant == "none" and for_npu["device"] == "cpu" else quant,
             compute=compute,
             portable=portable,
             method=method,
