@@ -8,7 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edgedec.devices.npu.precision import Weight, bits_per_weight, round_weight
+from edgedec.devices.npu.precision import (
+    Weight,
+    bits_per_weight,
+    get_precision,
+    round_weight,
+    weight_bits,
+)
 from edgedec.errors import InputError
 from edgedec.export.bundle import Progress
 from edgedec.export.floats import float_graphs
@@ -34,6 +40,7 @@ class _Candidate:
 
     Attributes:
         name: of the initializer.
+        fixed: whether it is stored alike in either case, as what does not divide into blocks is.
         matrices: where the floating-point graphs read it, by ``id``; empty where what is looked
             for there does not include it.
         weights: stored weights: an embedding that is the head too is stored for either.
@@ -41,13 +48,17 @@ class _Candidate:
     """
 
     name: str
+    fixed: bool
     matrices: Mapping[int, Matrix]
     weights: int
     stored: Mapping[int, float]
 
     def unit(self, loss: float, ratio: float) -> Unit:
         """What `choose_bits` wants; ``ratio`` is the squared error of 8 bits by that of 4."""
-        losses = {FEW: loss, MANY: loss * ratio} if self.matrices else {MANY: 0.0}
+        if self.fixed:
+            losses = {FEW: 0.0}
+        else:
+            losses = {FEW: loss, MANY: loss * ratio} if self.matrices else {MANY: 0.0}
         per_weight = {bits: self.stored[bits] / self.weights for bits in losses}
         return Unit(self.weights, per_weight, losses)
 
@@ -90,7 +101,7 @@ def choose_eight(
     sites = find_sites(graphs)
     matrices = [site.matrix for some in sites.values() for site in some]
     candidates = _candidates(weights, matrices, precision)
-    measured = [candidate for candidate in candidates if candidate.matrices]
+    measured = [c for c in candidates if c.matrices and not c.fixed]
 
     def rounding(matrix: Matrix, bits: int) -> Array:
         return round_weight(matrix.read(), matrix.role, precision, bits)
@@ -125,7 +136,9 @@ def _candidates(
             for bits, eight in eights.items()
         }
         same = {id(matrix): matrix for matrix in matrices if matrix.name == name}
-        found.append(_Candidate(name, same, sum(sizes), stored))
+        spec = get_precision(precision)
+        fixed = all(weight_bits(spec, w) == weight_bits(spec, w, (name,)) for w in some)
+        found.append(_Candidate(name, fixed, same, sum(sizes), stored))
     return found
 
 
