@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from edgedec.errors import InputError
 from edgedec.runtime.generation import GenerationConfig
-from edgedec.runtime.manifest import Interface, StaticDecoder
+from edgedec.runtime.manifest import Interface, Manifest, StaticDecoder
 from edgedec.runtime.processors import build_processors
+
+IN_FULL = "does not go with a decoder of fixed shapes, which runs in full"
+OF_THE_CPU = "a bundle that was exported for the CPU"
 
 
 def check_depth(name: str) -> None:
@@ -15,10 +18,17 @@ def check_depth(name: str) -> None:
         InputError: with what to do.
     """
     if name != "full":
-        raise InputError(
-            f"--depth {name} does not go with a decoder of fixed shapes, which runs in full: use "
-            "--depth full, or a bundle that was exported for the CPU."
-        )
+        raise InputError(f"--depth {name} {IN_FULL}: use --depth full, or {OF_THE_CPU}.")
+
+
+def check_calibration(manifest: Manifest) -> None:
+    """Refuse to compare depth policies where there is only one.
+
+    Raises:
+        InputError: with what to do.
+    """
+    if manifest.static is not None and manifest.static.decoder is not None:
+        raise InputError(f"calibrate-depth {IN_FULL}: use {OF_THE_CPU}.")
 
 
 def check_scores(config: GenerationConfig, io: Interface, decoder: StaticDecoder) -> None:

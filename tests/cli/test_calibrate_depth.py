@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
 from edgedec.builtin import resolve_bundle
-from edgedec.runtime.bundle import open_bundle
+from edgedec.runtime.bundle import Bundle, open_bundle
+from edgedec.runtime.manifest import BiasTable, Static, StaticDecoder
 
 Invoke = Callable[..., Result]
 PAIRS = {
@@ -113,6 +115,20 @@ def test_what_a_bundle_cannot_run_is_named(invoke: Invoke, words: str, tmp_path:
     assert result.exit_code == 0, result.output
     assert "layerskip is left out: " in result.stderr
     assert "ngram" in result.stdout
+
+
+def test_a_decoder_of_fixed_shapes(
+    invoke: Invoke, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in full, which nothing has to be opened or measured for."""
+    bundle = open_bundle(resolve_bundle("g2p"))
+    table = BiasTable("decoder.bias.bin", 1, 40)
+    static = Static(kv_heads=1, decoder=StaticDecoder(32, 39, 1, None, None, table))
+    fixed = Bundle(bundle.folder, replace(bundle.manifest, static=static))
+    monkeypatch.setattr("edgedec.runtime.bundle.open_bundle", lambda _: fixed)
+    monkeypatch.setattr("edgedec.load", lambda *_, **__: pytest.fail("opened"))
+    result = invoke("calibrate-depth", str(bundle.folder), "--text", words)
+    fails(result, "does not go with a decoder of fixed shapes, which runs in full: use a bundle")
 
 
 @pytest.mark.parametrize(

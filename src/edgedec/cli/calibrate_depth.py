@@ -99,8 +99,11 @@ def command(
         read_inputs,
         write_table,
     )
+    from edgedec.runtime.bundle import open_bundle
+    from edgedec.runtime.static.options import check_calibration
 
     folder = resolve_bundle(bundle, note)
+    check_calibration(open_bundle(folder).manifest)
     _check_target(folder, output)
     threads = threads or default_threads()
     generator = edgedec.load(folder, threads=threads)
