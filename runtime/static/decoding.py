@@ -65,11 +65,7 @@ class StaticDecoding:
         self.seconds = dict.fromkeys(("stages", "fill", "low-rank", "head"), 0.0)
         self.stages: tuple[Stage, ...] = components.stages
         self._components = components
-        require(
-            2 * WIDEST * rows * io.decoder_layers * io.kv_width * decoder.past,
-            f"decoding {rows} input(s) at a time",
-            "take fewer at a time",
-        )
+        self._check_memory(rows)
         kinds: dict[str, dict[str, Numbers]] = {"past": {}, "cross": {}}
         for name, numbers in components.numbers.items():
             kinds[name.partition(".")[0]][name] = numbers
@@ -86,6 +82,15 @@ class StaticDecoding:
             else StaticGraph(components.prefill, components.bias, components.numbers)
         )
         self._begin()
+
+    def _check_memory(self, rows: int) -> None:
+        io, decoder = self._components.interface, self._components.decoder
+        read = 0 if decoder.source is None else decoder.source
+        require(
+            2 * WIDEST * rows * io.decoder_layers * io.kv_width * (decoder.past + read),
+            f"decoding {rows} sequences at a time",
+            "take fewer inputs at a time, or fewer beams",
+        )
 
     def _begin(self) -> None:
         """Make what depends on the number of rows."""
@@ -193,7 +198,12 @@ class StaticDecoding:
         self.cache.reorder(parents)
 
     def fork(self, copies: int) -> None:
-        """Continue every row ``copies`` times, side by side."""
+        """Continue every row ``copies`` times, side by side.
+
+        Raises:
+            InputError: so many caches do not fit into memory.
+        """
+        self._check_memory(copies * self.rows)
         self.cache.fork(copies)
         if self.memory is not None:
             self.memory = self.memory.fork(copies)
