@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedec.devices.assigned import FALLBACK, NO_FALLBACK, listed, nodes_on_cpu
 from edgedec.devices.context_file import ContextFile, read_context
 from edgedec.devices.options import session_options
-from edgedec.devices.qnn_errors import explain
+from edgedec.devices.qnn_errors import explain, explain_run
 from edgedec.devices.qnn_library import installed, is_simulator, missing, sdk
 from edgedec.devices.qnn_session import open_raw
 from edgedec.devices.socs import DEFAULT_SOC, SOCS, Soc, find_soc
@@ -117,7 +118,7 @@ class Qnn:
                     "%s: %d of %d nodes run on the CPU instead of the NPU: %s",
                     *(graph.name, len(fallen), every, listed(fallen)),
                 )
-        return Session(graph.name, inference)
+        return Session(graph.name, inference, partial(explain_run, graph))
 
     @property
     def target(self) -> Soc:
@@ -155,6 +156,6 @@ def device(option: str | None, allow_fallback: bool) -> Qnn:
         allow_fallback: run on the CPU what the NPU does not.
 
     Raises:
-        DeviceError: there is no such SoC.
+        InputError: there is no such SoC.
     """
     return Qnn(None if option is None else find_soc(option), allow_fallback)

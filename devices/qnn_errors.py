@@ -10,10 +10,12 @@ from edgedec.devices.messages import tail
 from edgedec.devices.qnn_library import is_simulator
 from edgedec.devices.qnn_session import open_raw, works
 from edgedec.devices.socs import Soc
-from edgedec.errors import BundleError, DeviceError, EdgedecError
+from edgedec.errors import BundleError, DeviceError, EdgedecError, MissingDeviceError
 from edgedec.runtime.session import first_line
 
 DOCTOR = "see `edgedec devices --doctor`"
+OTHER = ("Inconsistent", "does not match QNN tensor", "Tensor name not found")
+"""Of messages about inputs and outputs that the binary has otherwise than the graph's file."""
 
 
 def explain(error: Exception, graph: Path, socs: Sequence[Soc]) -> EdgedecError:
@@ -28,6 +30,9 @@ def explain(error: Exception, graph: Path, socs: Sequence[Soc]) -> EdgedecError:
     names = "+".join(soc.name for soc in socs)
     if isinstance(error, EdgedecError):
         return error
+    known = explain_run(graph, error)
+    if known is not None:
+        return known
     if "fallback to CPU EP has been explicitly disabled" in reason:
         return _not_taken(graph, socs, names)
     if "Failed to finalize QNN graph" in reason:
@@ -43,8 +48,30 @@ def explain(error: Exception, graph: Path, socs: Sequence[Soc]) -> EdgedecError:
             f"newer QNN; export the bundle again ({tail(error)})."
         )
     if "Error creating execution provider" in reason:
-        return DeviceError(f"the NPU cannot be opened for {names} ({tail(error)}): {DOCTOR}.")
-    return BundleError(f"{graph.name} cannot be opened by QNN: {reason}")
+        return MissingDeviceError(
+            f"the NPU cannot be opened for {names} ({tail(error)}): {DOCTOR}."
+        )
+    return BundleError(
+        f"{graph.name} cannot be opened by QNN: copy or export the bundle again ({_status(error)})."
+    )
+
+
+def explain_run(graph: Path, error: Exception) -> BundleError | None:
+    """The error for the user where a binary does not belong to the graph's file; else None.
+
+    QNN finds that out when the graph runs for the first time.
+    """
+    if not any(words in str(error) for words in OTHER):
+        return None
+    return BundleError(
+        f"the binary of {graph.name} is not the one that this graph was compiled into: copy or "
+        f"export the bundle again ({_status(error)})."
+    )
+
+
+def _status(error: Exception) -> str:
+    """A message without the names of nodes that the provider made up."""
+    return tail(error).rpartition("Status Message: ")[2]
 
 
 def _not_taken(graph: Path, socs: Sequence[Soc], names: str) -> EdgedecError:
@@ -57,7 +84,7 @@ def _not_taken(graph: Path, socs: Sequence[Soc], names: str) -> EdgedecError:
     except Exception:  # noqa: BLE001 - ONNX Runtime's share no other base; it has said enough
         fallen, every = [], -1
     if len(fallen) == every and not works(socs):
-        return DeviceError(
+        return MissingDeviceError(
             f"the NPU cannot be opened for {names}, not even for a graph of one node: {DOCTOR}."
         )
     return DeviceError(

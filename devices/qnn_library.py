@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedec.devices.messages import tail
-from edgedec.errors import DeviceError
+from edgedec.errors import MissingDeviceError
 
 PACKAGE = "onnxruntime-qnn"
 INSTALL = "pip install 'edgedec[npu]'"
@@ -81,11 +81,11 @@ def load() -> tuple[list[Any], str]:
         ONNX Runtime's devices for a session, and the path of the HTP library.
 
     Raises:
-        DeviceError: it is not installed, or does not load here.
+        MissingDeviceError: it is not installed, or does not load here.
     """
     reason = missing()
     if reason is not None:
-        raise DeviceError(f"the device 'qnn' is not available here: {reason}")
+        raise MissingDeviceError(f"the device 'qnn' is not available here: {reason}")
     with _lock:
         return _load()
 
@@ -105,7 +105,7 @@ def _load() -> tuple[list[Any], str]:
                 name, onnxruntime_qnn.get_library_path()
             )
     except Exception as error:  # OSError, and ONNX Runtime's, which share no other base
-        raise DeviceError(
+        raise MissingDeviceError(
             f"{PACKAGE} {installed()} does not load with ONNX Runtime {onnxruntime.__version__} "
             f"({tail(error)}): pip install -U onnxruntime {PACKAGE}"
         ) from error

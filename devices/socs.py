@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgedec.errors import DeviceError
+from edgedec.errors import InputError
 
 DEFAULT_SOC = "sm8650"
 
@@ -43,11 +43,11 @@ def find_soc(name: str) -> Soc:
     """The system on chip of that name.
 
     Raises:
-        DeviceError: there is none.
+        InputError: there is none.
     """
     soc = SOCS.get(name.lower())
     if soc is None:
-        raise DeviceError(f"there is no SoC {name!r}; there are: {', '.join(SOCS)}.")
+        raise InputError(f"there is no SoC {name!r}; there are: {', '.join(SOCS)}.")
     return soc
 
 
@@ -55,9 +55,14 @@ def find_socs(name: str) -> tuple[Soc, ...]:
     """Those that a name of several, joined by ``+``, stands for.
 
     Raises:
-        DeviceError: one is unknown, or there twice.
+        InputError: one is unknown, empty, or there twice.
     """
+    if not all(part.strip() for part in name.split("+")):
+        raise InputError(
+            "--soc has a comma or a plus with no chip beside it: give names such as "
+            "--soc sm8650,sm8750."
+        )
     socs = tuple(map(find_soc, name.split("+")))
     if len(set(socs)) != len(socs):
-        raise DeviceError(f"{name!r} names a SoC twice.")
+        raise InputError(f"{name!r} names a SoC twice.")
     return socs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.errors import BundleError, InputError
+from edgedec.errors import BundleError, EdgedecError, InputError
 from edgedec.runtime.spans import Spans
+
+Explain = Callable[[Exception], EdgedecError | None]
+"""What a device makes of an error of ONNX Runtime's; None of one that it does not know."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,16 @@ class Session:
     Args:
         name: the graph's file, for messages.
         inference: an ``onnxruntime.InferenceSession`` on a device that reads host memory.
+        explain: what the device knows of an error of a run; None for nothing.
 
     Attributes:
         component: what its runs are called.
         spans: are told of every run.
     """
 
-    def __init__(self, name: str, inference: Any) -> None:
+    def __init__(self, name: str, inference: Any, explain: Explain = lambda _: None) -> None:
         self.name = name
+        self._explain = explain
         self.component = name.removesuffix(".onnx")
         self.spans = Spans()
         self._inference = inference
@@ -73,6 +78,7 @@ class Session:
             {name: inputs[name] for name in self.inputs},
             outputs,
             self.spans,
+            self._explain,
         )
 
     def end_records(self) -> Path:
@@ -94,8 +100,10 @@ class Binding:
         inputs: Mapping[str, NDArray[Any]],
         outputs: Mapping[str, NDArray[Any]],
         spans: Spans,
+        explain: Explain,
     ) -> None:
         self._name = name
+        self._explain = explain
         self._component = component
         self._spans = spans
         self._inference = inference
@@ -125,6 +133,9 @@ class Binding:
         try:
             self._inference.run_with_iobinding(self._binding)
         except Exception as error:  # ONNX Runtime's exceptions share no other base
+            known = self._explain(error)
+            if known is not None:
+                raise known from error
             reason = first_line(error)
             if "alloc" in reason:
                 raise InputError(

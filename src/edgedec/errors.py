@@ -36,6 +36,10 @@ class DeviceError(EdgedecError):
     exit_code = 3
 
 
+class MissingDeviceError(DeviceError):
+    """The device, or the software for it, is not on this machine, whatever it should run."""
+
+
 class CheckFailedError(EdgedecError):
     """A verification ran and found a difference: parity, checksums, a performance gate."""
 

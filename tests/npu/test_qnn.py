@@ -19,13 +19,14 @@ from edgedec.devices.qnn import Qnn, device, open_inference
 from edgedec.devices.qnn_compile import compare
 from edgedec.devices.qnn_context import compile_context
 from edgedec.devices.socs import SOCS, find_socs
-from edgedec.errors import BundleError, DeviceError
+from edgedec.errors import BundleError, DeviceError, InputError
 from edgedec.runtime.manifest import Component
 from edgedec.runtime.session import Session
 
 WIDTH = 64
 TESTED = ("sm8550", "sm8650", "sc8380xp", "sm8750", "sm8850")
 """QNN's numbers 43, 57, 60, 69 and 87."""
+OTHER_BINARY = r"binary of \w\.onnx is not the one that this graph was compiled into: copy"
 RNG = np.random.default_rng(0)
 WEIGHT = (RNG.standard_normal((WIDTH, WIDTH)) / 8).astype(np.float32)
 ROW = RNG.standard_normal((1, WIDTH)).astype(np.float32)
@@ -209,6 +210,38 @@ def test_a_damaged_binary(simulator: Qnn, tmp_path: Path, keep: float) -> None:
         opened(simulator, graph)
 
 
+@pytest.mark.parametrize("end", ["input", "output"])
+def test_sizes_that_the_binary_has_otherwise(simulator: Qnn, tmp_path: Path, end: str) -> None:
+    """QNN says so when the graph runs, in words about nodes that its provider made up."""
+    graph, _ = compile_context(write(tmp_path), tmp_path / "x.onnx", "sm8650")
+    model = onnx.load(graph)
+    ports = {"input": model.graph.input, "output": model.graph.output}[end]
+    ports[0].type.tensor_type.shape.dim[1].dim_value = WIDTH // 2
+    onnx.save(model, graph)
+    session = opened(simulator, graph)
+    arrays = {
+        name: np.zeros(port.lengths, np.float32)
+        for name, port in (session.inputs | session.outputs).items()
+    }
+    binding = session.bind({"x": arrays["x"]}, {"y": arrays["y"]})
+    with pytest.raises(BundleError, match=OTHER_BINARY) as raised:
+        binding.run()
+    assert "QNNExecutionProvider" not in str(raised.value)
+
+
+def test_the_binary_of_another_graph(simulator: Qnn, tmp_path: Path) -> None:
+    _, binary = compile_context(write(tmp_path), tmp_path / "x.onnx", "sm8650")
+    other = onnx.load(tmp_path / "decoder.onnx")
+    other.graph.output.append(helper.make_tensor_value_info("b", TensorProto.FLOAT, [1, WIDTH]))
+    onnx.save(other, tmp_path / "other.onnx")
+    more, full = compile_context(tmp_path / "other.onnx", tmp_path / "z.onnx", "sm8650")
+    assert full.read_bytes() != binary.read_bytes()
+    full.write_bytes(binary.read_bytes())
+    with pytest.raises(BundleError, match=OTHER_BINARY) as raised:
+        run(opened(simulator, more))
+    assert str(raised.value).endswith("(Inconsistent output sizes).")
+
+
 def test_the_context_of_a_soc_is_chosen() -> None:
     component = Component(
         "d.sm8650.onnx",
@@ -235,10 +268,12 @@ def test_socs() -> None:
     for text, said in {
         "sm1": "there is no SoC 'sm1'",
         "sm8650+SM8650": "names a SoC twice",
+        "": "--soc has a comma or a plus with no chip beside it",
+        "sm8650+": "--soc has a comma or a plus",
     }.items():
-        with pytest.raises(DeviceError, match=said):
+        with pytest.raises(InputError, match=said):
             find_socs(text)
-    with pytest.raises(DeviceError, match="there is no SoC 'sm1'"):
+    with pytest.raises(InputError, match="there is no SoC 'sm1'"):
         get_device("qnn:sm1")
 
 
