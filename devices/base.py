@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from edgedec.errors import DeviceError
+from edgedec.errors import DeviceError, InputError
 from edgedec.runtime.manifest import Component
 from edgedec.runtime.session import Session
 
@@ -102,13 +102,13 @@ def get_device(text: str, *, allow_fallback: bool = False) -> Device:
         allow_fallback: what a device cannot run may run on the CPU.
 
     Raises:
-        DeviceError: no such device, or not available here.
+        InputError: no such device, or no such option of it.
     """
     name, colon, option = (part.strip() for part in text.partition(":"))
     if name not in DEVICES:
-        raise DeviceError(f"there is no device {name!r}; there are: {', '.join(DEVICES)}.")
+        raise InputError(f"there is no device {name!r}; there are: {', '.join(DEVICES)}.")
     if colon and not option:
-        raise DeviceError(f"the device {text!r} ends in a colon: name an option, or leave it out.")
+        raise InputError(f"the device {text!r} ends in a colon: name an option, or leave it out.")
     module = importlib.import_module(DEVICES[name])
     device: Device = module.device(option or None, allow_fallback)
     return device
@@ -118,7 +118,8 @@ def codebook_device(name: str) -> CodebookDevice:
     """The device of that name, whose kernels read codes.
 
     Raises:
-        DeviceError: no such device, or one that reads none.
+        InputError: no such device.
+        DeviceError: one that reads none.
     """
     device = get_device(name)
     if not hasattr(device, "lower"):

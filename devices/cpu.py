@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedec.devices.options import default_threads, session_options
-from edgedec.errors import BundleError, DeviceError
+from edgedec.errors import BundleError, DeviceError, InputError
 from edgedec.runtime.manifest import Component
 from edgedec.runtime.onnx_file import operator_sets
 from edgedec.runtime.operators import DOMAIN
@@ -132,8 +132,8 @@ def device(option: str | None, allow_fallback: bool) -> Cpu:  # noqa: ARG001 - t
     """The CPU; always available.
 
     Raises:
-        DeviceError: it has no options.
+        InputError: it has no options.
     """
     if option is not None:
-        raise DeviceError(f"the device 'cpu' has no option {option!r}: write --device cpu.")
+        raise InputError(f"the device 'cpu' has no option {option!r}: write --device cpu.")
     return Cpu()

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 from edgedec.devices.assigned import FALLBACK, NO_FALLBACK, listed, nodes_on_cpu
 from edgedec.devices.messages import tail
 from edgedec.devices.options import session_options
-from edgedec.errors import BundleError, DeviceError, EdgedecError
+from edgedec.errors import (
+    BundleError,
+    DeviceError,
+    EdgedecError,
+    InputError,
+    MissingDeviceError,
+)
 from edgedec.runtime.manifest import Component
 from edgedec.runtime.session import Session
 
@@ -125,7 +131,9 @@ class OpenVino:
             kinds = ", ".join(available())
             reason = f"OpenVINO finds no {self.kind} on this machine, only {kinds}."
         if reason is not None:
-            raise DeviceError(f"the device 'openvino:{self.kind}' is not available here: {reason}")
+            raise MissingDeviceError(
+                f"the device 'openvino:{self.kind}' is not available here: {reason}"
+            )
         for key, value in entries.items():
             options.add_session_config_entry(key, value)
         provider = {"device_type": self.kind}
@@ -179,9 +187,9 @@ def device(option: str | None, allow_fallback: bool) -> OpenVino:
         allow_fallback: let ONNX Runtime's CPU provider run what OpenVINO does not.
 
     Raises:
-        DeviceError: there is no such kind of device.
+        InputError: there is no such kind of device.
     """
     kind = (option or "CPU").upper()
     if kind not in KINDS:
-        raise DeviceError(f"OpenVINO has no device {option!r}; there are: {', '.join(KINDS)}.")
+        raise InputError(f"OpenVINO has no device {option!r}; there are: {', '.join(KINDS)}.")
     return OpenVino(kind, allow_fallback)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgedec.errors import InputError
-from edgedec.runtime.manifest import Manifest
+from edgedec.devices.base import DEVICES
+from edgedec.errors import BundleError, InputError
+from edgedec.runtime.manifest import MANIFEST, Manifest
 
 PARTS = ("encoder", "decoder")
 """The decoder's are its stages with all variants, its head, and what reads prompts."""
@@ -62,14 +63,22 @@ def devices_of(manifest: Manifest, chosen: Mapping[str, str] | None = None) -> d
 
     Raises:
         InputError: the model has no part of those that were chosen.
+        BundleError: a component stays on a device that there is not.
     """
     chosen = {} if chosen is None else chosen
     if manifest.encoder is None and chosen.keys() == {"encoder"}:
         raise InputError("--device encoder=...: this model has no encoder; name a device alone.")
-    return {
-        name: chosen.get(PARTS[name != manifest.encoder], component.device)
-        for name, component in manifest.components.items()
-    }
+    found = {}
+    for name, component in manifest.components.items():
+        part = PARTS[name != manifest.encoder]
+        if part not in chosen and component.device not in DEVICES:
+            raise BundleError(
+                f"{MANIFEST}: the component {name!r} is for the device {component.device!r}, which "
+                "this edgedec does not know: upgrade edgedec (pip install -U edgedec), or name "
+                "another device with --device."
+            )
+        found[name] = chosen.get(part, component.device)
+    return found
 
 
 def default_devices(manifest: Manifest) -> str:

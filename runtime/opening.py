@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedec.errors import DeviceError
+from edgedec.errors import DeviceError, MissingDeviceError
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.manifest import Manifest
 from edgedec.runtime.session import Session
@@ -31,8 +31,8 @@ class Opener:
         sessions: what was opened so far.
 
     Raises:
-        DeviceError: no such device, or not available here.
-        InputError: ``device`` names no part of this model.
+        BundleError: it was lowered for a device that there is not.
+        InputError: ``device`` names no device, or no part of this model.
     """
 
     def __init__(
@@ -53,7 +53,8 @@ class Opener:
         self._threads = threads
         self._spans = spans
         self._records = records
-        texts = devices_of(bundle.manifest, None if device is None else parse_devices(device))
+        self._chosen = {} if device is None else parse_devices(device)
+        texts = devices_of(bundle.manifest, self._chosen)
         found = {
             text: get_device(text, allow_fallback=allow_fallback)
             for text in dict.fromkeys(texts.values())
@@ -74,11 +75,23 @@ class Opener:
         alone = len(manifest.stages) == 1 and component == manifest.stages[0].component
         # By number: names are the bundle's, and no part of a path.
         kept = None if self._records is None else self._records / str(len(self.sessions))
-        session = device.open(path, threads=self._threads, shared=not alone, records=kept)
+        try:
+            session = device.open(path, threads=self._threads, shared=not alone, records=kept)
+        except MissingDeviceError as error:
+            compiled = manifest.components[component].contexts
+            if compiled or _part(manifest, component) in self._chosen:
+                raise
+            raise MissingDeviceError(
+                f"{str(error).rstrip('.')}; or run the bundle on the CPU: --device cpu."
+            ) from error
         session.component = component
         session.spans = self._spans
         self.sessions.append(session)
         return session
+
+
+def _part(manifest: Manifest, component: str) -> str:
+    return "encoder" if component == manifest.encoder else "decoder"
 
 
 def _check_static(manifest: Manifest, component: str, device: str) -> None:
@@ -89,7 +102,7 @@ def _check_static(manifest: Manifest, component: str, device: str) -> None:
     if device not in STATIC or is_static(manifest, component):
         return
     file = manifest.components[component].file
-    part = "encoder" if component == manifest.encoder else "decoder"
+    part = _part(manifest, component)
     mixed = f", or run with --device {'cpu' if manifest.static is None else f'{part}=cpu'}"
     raise DeviceError(
         f"{file} takes inputs of any length, and {device} runs graphs of fixed shapes only: export "

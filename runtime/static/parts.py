@@ -40,11 +40,12 @@ def static_components(m: Manifest) -> list[str]:
 def static_problems(m: Manifest) -> dict[str, bool]:
     """What contradicts, and whether it does."""
     contexts = [c for c in m.components.values() if c.contexts]
+    impossible = [n for n, c in m.components.items() if c.contexts and not _are_contexts(c)]
     problems = {
         "a component has compiled graphs and is none of fixed shapes": any(
             c.contexts and not is_static(m, name) for name, c in m.components.items()
         ),
-        "the compiled graphs of a component cannot be": not all(map(_are_contexts, contexts)),
+        f"the compiled graphs of {', '.join(impossible)} cannot be": bool(impossible),
         "a compiled graph is not listed": any(
             file not in m.files for c in contexts for file in c.contexts.values()
         ),
@@ -52,11 +53,12 @@ def static_problems(m: Manifest) -> dict[str, bool]:
     if m.static is None:
         return problems
     static, decoder = m.static, m.static.decoder
+    wrong = _wrong_sizes(m, static)
     return problems | {
         "'static' has neither an encoder nor a decoder": static.encoder is None and decoder is None,
         "'static' has an encoder and the model none": static.encoder is not None
         and m.encoder is None,
-        "a size in 'static' is out of range": not _fits(m, static),
+        f"a size in 'static' is out of range ({', '.join(wrong)})": bool(wrong),
         "a decoder of fixed shapes has more than one stage, or variants": decoder is not None
         and (len(m.stages) != 1 or m.head is not None or bool(m.stages[0].variants)),
         "'prefill' and 'chunk' contradict each other": decoder is not None
@@ -83,23 +85,30 @@ def _tables(static: Static) -> list[BiasTable]:
     return [part.bias for part in (static.encoder, static.decoder) if part is not None]
 
 
-def _fits(m: Manifest, static: Static) -> bool:
-    """Whether sizes are in range, and tables reach as far as they are read."""
+def _wrong_sizes(m: Manifest, static: Static) -> list[str]:
+    """The sizes that are out of range, or tables that reach less far than they are read."""
     encoder, decoder = static.encoder, static.decoder
-    sizes = [static.kv_heads, *(n for t in _tables(static) for n in (t.heads, (t.reach + 1) // 2))]
-    reaches = True
+    sizes = {"kv_heads": static.kv_heads}
+    reads = {}
     if encoder is not None:
-        sizes.append(encoder.source)
-        reaches = encoder.bias.reach >= encoder.source
+        sizes["encoder.source"] = encoder.source
+        reads["encoder"] = encoder.bias, encoder.source
     if decoder is not None:
-        sizes += [1 if n is None else n for n in (decoder.source, decoder.chunk)]
-        sizes += [decoder.past, decoder.unroll]
-        reaches = reaches and decoder.bias.reach >= decoder.past + _longest_run(decoder)
-    return (
-        all(0 < size <= LONGEST for size in sizes)
-        and m.interface.kv_width % static.kv_heads == 0
-        and reaches
-    )
+        sizes["decoder.past"], sizes["decoder.unroll"] = decoder.past, decoder.unroll
+        given = {"decoder.source": decoder.source, "decoder.chunk": decoder.chunk}
+        sizes |= {name: size for name, size in given.items() if size is not None}
+        reads["decoder"] = decoder.bias, decoder.past + _longest_run(decoder)
+    for name, (table, _) in reads.items():
+        sizes[f"{name}.bias.heads"] = table.heads
+    wrong = [name for name, size in sizes.items() if not 0 < size <= LONGEST]
+    wrong += [
+        f"{name}.bias.reach"
+        for name, (table, least) in reads.items()
+        if not least <= table.reach <= 2 * LONGEST
+    ]
+    if not wrong and m.interface.kv_width % static.kv_heads != 0:
+        wrong.append("kv_heads")
+    return wrong
 
 
 def _longest_run(decoder: StaticDecoder) -> int:

@@ -111,7 +111,7 @@ def test_every_component_belongs_to_a_part() -> None:
     ],
 )
 def test_devices_that_are_none(text: str, words: str) -> None:
-    with pytest.raises(DeviceError, match=words):
+    with pytest.raises(InputError, match=words):
         get_device(text)
 
 

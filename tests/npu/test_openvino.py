@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgedec.devices.base import get_device
 from edgedec.devices.openvino import OpenVino, device, missing
-from edgedec.errors import BundleError, DeviceError
+from edgedec.errors import BundleError, DeviceError, InputError
 from edgedec.runtime.manifest import Component
 
 WIDTH = 16
@@ -95,7 +95,7 @@ def test_without_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_kinds() -> None:
     assert get_device("openvino") == OpenVino("CPU")
     assert get_device("openvino:npu", allow_fallback=True) == OpenVino("NPU", allow_fallback=True)
-    with pytest.raises(DeviceError, match="OpenVINO has no device 'TPU'; there are: CPU, GPU, NPU"):
+    with pytest.raises(InputError, match="OpenVINO has no device 'TPU'; there are: CPU, GPU, NPU"):
         get_device("openvino:TPU")
 
 
