@@ -156,10 +156,11 @@ def test_unknown_names_are_refused(precision: str, kv: str, message: str) -> Non
         apply_precision(static_model("t5"), precision, kv=kv)
 
 
-def test_float16_does_not_take_what_it_cannot_hold() -> None:
+@pytest.mark.parametrize("precision", ["fp16", "nbits8", "nbits4"])
+def test_float16_does_not_take_what_it_cannot_hold(precision: str) -> None:
     model = static_model("t5")
     value = model.models["decoder"].graph.initializers["decoder.0.mlp.up.weight"]
     assert value.const_value is not None
     value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1e6), name=value.name)
     with pytest.raises(InputError, match=r"decoder\.0\.mlp\.up\.weight has values beyond float16"):
-        apply_precision(model, "fp16", kv="fp16")
+        apply_precision(model, precision, kv="fp16")

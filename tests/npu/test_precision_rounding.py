@@ -13,6 +13,7 @@ from edgedec.devices.npu.precision import PRECISIONS, Ranges, round_weight
 from edgedec.devices.npu.precision.grids import S16, U8, U16, GridType, make_grid
 from edgedec.devices.npu.precision.precisions import block_size
 from edgedec.devices.npu.precision.rounding import fit_groups
+from edgedec.errors import InputError
 from edgedec.quantize.matrices import Role
 
 NUMBERS = st.floats(-100, 100, width=32).filter(lambda x: x == 0 or abs(x) > 1e-3)
@@ -58,6 +59,49 @@ def test_a_long_tail_is_cut_off_where_that_pays() -> None:
     assert found < 0.8 * np.square(values - nearest(values, 4)).mean()
 
 
+@given(
+    GROUPS, st.sampled_from([1e-9, 1e-6, 1e-4, 1.0, 600.0]), st.sampled_from([4, 8]), st.booleans()
+)
+@settings(deadline=None, max_examples=60)
+def test_scales_of_float16(
+    values: NDArray[np.float32], size: float, bits: int, signed: bool
+) -> None:
+    """They are numbers of float16, as is what they make, and integers are fitted to them."""
+    values = (values * np.float32(size)).astype(np.float32)
+    codes, scales = fit_groups(values, bits, signed=signed, half=True)
+    assert (scales.astype(np.float16).astype(np.float32) == scales).all()
+    assert (scales != 0).all()
+    found = codes * scales[:, None]
+    assert np.abs(found).max() <= np.finfo(np.float16).max
+    assert not found[~values.any(1)].any()
+    error = np.square(values - found, dtype=np.float64).sum(1)
+    assert (error <= np.square(values, dtype=np.float64).sum(1) * 1.001 + 1e-30).all()
+
+
+@pytest.mark.parametrize("precision", ["nbits8", "nbits4"])
+@pytest.mark.parametrize("role", ["linear", "embedding"])
+@pytest.mark.parametrize(("size", "loss"), [(1e-6, 0.35), (1e-5, 0.16), (6e4, 0.16)])
+def test_blocks_of_tiny_and_of_huge_weights(
+    precision: str, role: Role, size: float, loss: float
+) -> None:
+    """A scale below float16's numbers would make zeros of them, one above infinities."""
+    values = np.random.default_rng(3).uniform(-size, size, (8, 64)).astype(np.float32)
+    values[2] = 0
+    found = round_weight(values, role, precision, PRECISIONS[precision].bits)
+    assert np.isfinite(found.astype(np.float16)).all()
+    assert not found[2].any()
+    error = np.linalg.norm(found - values) / np.linalg.norm(values)
+    assert error < loss
+
+
+def test_a_block_of_zeros_does_not_set_its_rows_scale() -> None:
+    values = np.random.default_rng(3).uniform(-0.01, 0.01, (4, 64)).astype(np.float32)
+    values[1, :32] = 0
+    values[2] = 0
+    found = round_weight(values, "linear", "lpbq", 4)
+    assert np.linalg.norm(found - values) < 0.15 * np.linalg.norm(values)
+
+
 @pytest.mark.parametrize(
     ("precision", "role", "limit"),
     [
@@ -91,7 +135,7 @@ def test_blocks_fill_the_inputs(columns: int, size: int) -> None:
 )
 def test_grids_hold_zero_and_reach_both_ends(ends: list[float], kind: GridType) -> None:
     low, high = ends
-    grid = make_grid((low, high), kind)
+    grid = make_grid((low, high), kind, "x")
     assert grid.scale > 0
     assert kind.lowest <= grid.zero_point <= kind.highest
     values = np.array([low, 0.0, high])
@@ -109,3 +153,12 @@ def test_ranges_grow_and_pass_over_integers() -> None:
     assert list(ranges.found()) == ["a"]
     assert -3.3 < low < -3.0
     assert 2.0 < high < 2.2
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_named(odd: float) -> None:
+    ranges = Ranges()
+    with pytest.raises(InputError, match=r"'decoder\.3\.mlp' is infinite or no number"):
+        ranges.update({"decoder.3.mlp": np.array([1.0, odd], np.float32)})
+    with pytest.raises(InputError, match=r"'cross\.0\.key' is infinite or no number"):
+        make_grid((min(0.0, odd), max(0.0, odd) if odd > 0 else odd), U8, "cross.0.key")

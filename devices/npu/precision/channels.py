@@ -61,8 +61,11 @@ def _fit_two_levels(
     """Codes ``[rows * blocks, block]``, levels ``[rows, blocks]``, scales ``[rows]``."""
     rows, columns = values.shape
     blocks = to_blocks(values, block_size(columns))
-    best = fit_groups(blocks, 4)[1].reshape(rows, -1)
-    scales = (best.max(1) / LEVELS).astype(np.float32)
+    tried, best = fit_groups(blocks, 4)
+    # a block of zeros has any scale, which must not be the row's
+    best = np.where(tried.any(1), best, 0).reshape(rows, -1)
+    most = best.max(1)
+    scales = (np.where(most > 0, most, 1) / LEVELS).astype(np.float32)
     levels = np.clip(np.rint(best / scales[:, None]), 1, LEVELS).astype(np.uint8)
     steps = (levels * scales[:, None]).reshape(-1, 1)
     codes = np.clip(np.rint(blocks / steps), -8, 7).astype(np.int8)

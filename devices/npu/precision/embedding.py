@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgedec.devices.npu.precision.constants import Packed, add_tensor
-from edgedec.devices.npu.precision.halves import read_half, round_half
+from edgedec.devices.npu.precision.halves import check_half, read_half
 from edgedec.devices.npu.precision.rounding import fit_groups
 from edgedec.devices.npu.precision.weights import Reader, Weight
 from edgedec.devices.passes.change import take_over
@@ -49,8 +49,8 @@ def use_rows(graph: ir.Graph, reader: Reader, weight: Weight, bits: int, packed:
 
 def round_rows(values: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     """The values ``[rows, columns]`` that an embedding has after rounding."""
-    codes, scales = fit_groups(values, bits)
-    return (codes * round_half(scales)[:, None]).astype(np.float32)
+    codes, scales = fit_groups(values, bits, half=True)
+    return (codes * scales[:, None]).astype(np.float32)
 
 
 class _Nodes:
@@ -104,7 +104,8 @@ def _apart(nodes: _Nodes, pairs: ir.Value, shape: tuple[int, ...]) -> ir.Value:
 def _tensors(
     values: NDArray[np.float32], bits: int, name: str
 ) -> tuple[ir.TensorProtocol, ir.TensorProtocol]:
-    signed, scales = fit_groups(values, bits)
+    check_half(values, name)
+    signed, scales = fit_groups(values, bits, half=True)
     codes: NDArray[np.uint8] = (signed.astype(np.int16) + ZERO[bits]).astype(np.uint8)
     if bits == 4:
         half = codes.shape[1] // 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgedec.devices.npu.precision.ranges import Range
+from edgedec.devices.npu.precision.ranges import Range, check_range
 from edgedec.runtime.manifest import Grid
 
 SMALLEST = 1e-10
@@ -39,8 +39,18 @@ KV_TYPES = {"u8": U8, "s16": S16}
 """Types of keys and values."""
 
 
-def make_grid(found: Range, kind: GridType) -> Grid:
-    """The finest grid of a type that reaches from one end of a range to the other, and has 0."""
+def make_grid(found: Range, kind: GridType, name: str) -> Grid:
+    """The finest grid of a type that reaches from one end of a range to the other, and has 0.
+
+    Args:
+        found: the range.
+        kind: the type.
+        name: whose range it is, for messages.
+
+    Raises:
+        InputError: an end is infinite, or no number.
+    """
+    check_range(found, name)
     low, high = min(found[0], 0.0), max(found[1], 0.0)
     if kind.symmetric:
         return Grid(float(np.float32(max(high, -low, SMALLEST) / kind.highest)), 0)

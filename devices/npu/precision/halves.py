@@ -23,7 +23,7 @@ def store_halves(graph: ir.Graph) -> None:
         tensor = value.const_value
         if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < LEAST:
             continue
-        numbers = read_half(graph, ir.tensor(_half(tensor.numpy(), name), name=f"{name}.fp16"))
+        numbers = read_half(graph, ir.tensor(check_half(tensor.numpy(), name), name=f"{name}.fp16"))
         for use in list(value.uses()):
             use.node.replace_input_with(use.idx, numbers)
         del graph.initializers[name]
@@ -53,7 +53,12 @@ def round_half(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return values.astype(np.float16).astype(np.float32)
 
 
-def _half(values: NDArray[np.float32], name: str) -> NDArray[np.float16]:
+def check_half(values: NDArray[np.float32], name: str) -> NDArray[np.float16]:
+    """A weight's values in float16.
+
+    Raises:
+        InputError: it has values that float16 cannot hold.
+    """
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     if not np.isfinite(half).all():

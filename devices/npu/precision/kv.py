@@ -72,7 +72,7 @@ def cache_grids(
             f"no text was run to see the range of {missing}: give some with --calib, or keep keys "
             f"and values as they are (--kv fp16)."
         )
-    return {name: make_grid(union(seen), kind) for name, seen in found.items()}
+    return {name: make_grid(union(seen), kind, name) for name, seen in found.items()}
 
 
 _FLOAT = ir.DataType.FLOAT

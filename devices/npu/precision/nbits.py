@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgedec.devices.npu.precision.constants import Packed, add_tensor
-from edgedec.devices.npu.precision.halves import read_half, round_half
+from edgedec.devices.npu.precision.halves import check_half, read_half
 from edgedec.devices.npu.precision.precisions import block_size
 from edgedec.devices.npu.precision.rounding import fit_groups, from_blocks, to_blocks
 from edgedec.devices.npu.precision.weights import Reader, Weight
@@ -70,8 +70,8 @@ def use_blocks(graph: ir.Graph, reader: Reader, weight: Weight, bits: int, packe
 def round_blocks(values: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     """The values ``[rows, columns]`` that a matrix has after rounding."""
     block = block_size(values.shape[1])
-    codes, scales = fit_groups(to_blocks(values, block), bits, signed=True)
-    return from_blocks(codes, round_half(scales), values.shape)
+    codes, scales = fit_groups(to_blocks(values, block), bits, signed=True, half=True)
+    return from_blocks(codes, scales, values.shape)
 
 
 def _reshape(graph: ir.Graph, x: ir.Value, shape: tuple[int, ...], name: str) -> ir.Node:
@@ -86,7 +86,9 @@ def _tensors(
 ) -> tuple[ir.TensorProtocol, ir.TensorProtocol]:
     """Codes uint8 ``[rows, blocks, bytes]``, two of 4 bits in a byte, the first one low; scales."""
     rows, columns = values.shape
-    signed, scales = fit_groups(to_blocks(values, block_size(columns)), bits, signed=True)
+    check_half(values, name)
+    blocks = to_blocks(values, block_size(columns))
+    signed, scales = fit_groups(blocks, bits, signed=True, half=True)
     # the operator's integers are those that a zero point of the middle makes positive
     codes: NDArray[np.uint8] = (signed.astype(np.int16) + (1 << bits - 1)).astype(np.uint8)
     if bits == 4:

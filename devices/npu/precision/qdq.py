@@ -122,7 +122,8 @@ class _Activations:
         low, high = limits(cell)
         added = constant(bias)
         assert added is not None
-        wide = make_grid((low - float(added.max()), high - float(added.min())), cell.kind)
+        ends = low - float(added.max()), high - float(added.min())
+        wide = make_grid(ends, cell.kind, str(inner.name))
         self._cells[self._component, inner.name] = Cell(wide, cell.kind)
         total = ir.Node("", "Add", [inner, bias], num_outputs=1, name=f"{node.name}.bias")
         self.graph.insert_before(node, product)
@@ -164,7 +165,7 @@ class _Activations:
         way = [value]
         if cell.kind is not U16 and node.op_type not in MOVING:
             # a product of uint16 has to be uint16 itself before it can become something else
-            wide = Cell(make_grid(limits(cell), U16), U16)
+            wide = Cell(make_grid(limits(cell), U16, name), U16)
             way.append(self._node("QuantizeLinear", way[-1], wide, f"{name}.wide"))
             way.append(self._node("DequantizeLinear", way[-1], wide, f"{name}.wide"))
         stored = self._node("QuantizeLinear", way[-1], cell, name)
@@ -240,4 +241,5 @@ class _Activations:
 def _of_constant(value: ir.Value, kind: GridType) -> Cell:
     values = constant(value)
     assert values is not None
-    return Cell(make_grid((float(values.min()), float(values.max())), kind), kind)
+    ends = float(values.min()), float(values.max())
+    return Cell(make_grid(ends, kind, str(value.name)), kind)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+
+from edgedec.errors import InputError
 
 Range = tuple[float, float]
 """The least and the greatest value."""
@@ -34,17 +37,39 @@ class Ranges:
         self._found: dict[str, Range] = {}
 
     def update(self, values: Mapping[str, NDArray[Any]]) -> None:
-        """Take what one run was fed or returned into account; integers are passed over."""
+        """Take what one run was fed or returned into account; integers are passed over.
+
+        Raises:
+            InputError: a value is infinite, or no number.
+        """
         for name, value in values.items():
             if value.dtype.kind != "f" or value.size == 0:
                 continue
             found = (float(np.min(value)), float(np.max(value)))
+            check_range(found, name)
             self._found[name] = union([found, self._found.get(name, found)])
 
     def found(self) -> dict[str, Range]:
         """Value name -> range, with some room for what other texts bring."""
         room = 1 + MARGIN
         return {name: (low * room, high * room) for name, (low, high) in self._found.items()}
+
+
+def check_range(found: Range, name: str) -> None:
+    """Refuse ends that no grid reaches.
+
+    Args:
+        found: the range.
+        name: of the value.
+
+    Raises:
+        InputError: an end is infinite, or no number.
+    """
+    if not (math.isfinite(found[0]) and math.isfinite(found[1])):
+        raise InputError(
+            f"{name!r} is infinite or no number somewhere, which integers cannot stand for: check "
+            "the checkpoint, or let activations stay float (--quant nbits8 --kv fp16)."
+        )
 
 
 def union(ranges: Iterable[Range]) -> Range:

@@ -111,7 +111,7 @@ def _cells(
                 f"or choose a precision that needs none (--quant nbits8)."
             )
         kind = U16 if keys.isdisjoint(members) else KV_TYPES[kv]
-        cell = Cell(make_grid(union(seen), kind), kind)
+        cell = Cell(make_grid(union(seen), kind, members[0][1]), kind)
         cells.update(dict.fromkeys(members, cell))
     return cells
 
