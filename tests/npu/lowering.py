@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,33 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
+import pytest
 from numpy.typing import NDArray
+from tests.export.tiny import write
 
 from edgedec.devices.npu.lower import TARGETS, Shapes, StaticModel, lower_static
+from edgedec.export import export_checkpoint
 from edgedec.runtime.bundle import open_bundle
 from edgedec.runtime.manifest import Manifest
 
 Array = NDArray[Any]
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+Bundles = Callable[..., Path]
 MASKED = -40.0
+SOURCE, TARGET, CHUNK = 12, 20, 4
+"""Lengths of most graphs here."""
+
+
+def tiny_bundles(folders: pytest.TempPathFactory) -> Bundles:
+    """What gives bundles of tiny models by family and options of the export, each made once."""
+
+    @functools.cache
+    def bundle(family: str, **options: Any) -> Path:
+        folder = folders.mktemp(family)
+        export_checkpoint(write(folder / "checkpoint", family), folder / "bundle", **options)
+        return folder / "bundle"
+
+    return bundle
 
 
 def load(folder: Path) -> tuple[dict[str, ir.Model], Manifest]:

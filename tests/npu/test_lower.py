@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +11,28 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tests.export.tiny import CONFIGS, VOCAB, lora, tensors, write, write_adapter
-from tests.npu.lowering import Host, dynamic_logits, host, load, lower
+from tests.npu.lowering import (
+    CHUNK,
+    SOURCE,
+    TARGET,
+    Bundles,
+    Host,
+    dynamic_logits,
+    host,
+    lower,
+    tiny_bundles,
+)
 
-from edgedec.devices.npu.bias import by_distance
-from edgedec.devices.npu.lower import TARGETS, Shapes, lower_static
-from edgedec.errors import InputError
 from edgedec.export import export_checkpoint
-from edgedec.runtime.manifest import Manifest
 
 CLOSE = 2e-5
 """Between float32 graphs that order sums differently; logits are below 10."""
-SOURCE, TARGET, CHUNK = 12, 20, 4
-USUAL = Shapes(SOURCE, TARGET)
-Bundles = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
-    """Bundles of tiny models by family and options of the export, each made once."""
-
-    @cache
-    def bundle(family: str, **options: Any) -> Path:
-        folder = tmp_path_factory.mktemp(family)
-        export_checkpoint(write(folder / "checkpoint", family), folder / "bundle", **options)
-        return folder / "bundle"
-
-    return bundle
+    """Bundles of tiny models; do not change them."""
+    return tiny_bundles(tmp_path_factory)
 
 
 def tokens(count: int, seed: int) -> list[int]:
@@ -183,180 +177,3 @@ def test_openvino_gets_operators_that_it_knows(bundles: Bundles, family: str) ->
     found = ready(host(model), source).logits(target)
     expected = dynamic_logits(folder, source, target)
     np.testing.assert_allclose(found, expected, atol=CLOSE, rtol=0)
-
-
-def ports(values: Sequence[ir.Value]) -> dict[str, tuple[str, list[int]]]:
-    found = {}
-    for value in values:
-        assert value.shape is not None
-        assert value.dtype is not None
-        found[str(value.name)] = value.dtype.name, list(value.shape.numpy())
-    return found
-
-
-def test_ports_of_an_encoder_and_its_decoder(bundles: Bundles) -> None:
-    models = lower(bundles("t5"), SOURCE, TARGET).models
-    encoder, decoder = models["encoder"].graph, models["decoder"].graph
-    heads, width, past = 2, 4, TARGET - 1
-    cross = {}
-    for i in range(5):
-        cross[f"cross.{i}.key"] = ("FLOAT", [1, heads, width, SOURCE])
-        cross[f"cross.{i}.value"] = ("FLOAT", [1, heads, SOURCE, width])
-    assert ports(encoder.inputs) == {
-        "input_ids": ("INT32", [1, SOURCE]),
-        "self.bias": ("FLOAT", [1, heads, SOURCE, SOURCE]),
-    }
-    assert ports(encoder.outputs) == cross
-    caches, rows = {}, {}
-    for i in range(5):
-        caches[f"past.{i}.self.key"] = ("FLOAT", [1, heads, width, past])
-        caches[f"past.{i}.self.value"] = ("FLOAT", [1, heads, past, width])
-        for part in ("key", "value"):
-            rows[f"new.{i}.self.{part}"] = ("FLOAT", [1, 1, heads * width])
-    assert ports(decoder.inputs) == {
-        "input_ids": ("INT32", [1, 1]),
-        "self.bias": ("FLOAT", [1, heads, 1, past + 1]),
-        "cross.bias": ("FLOAT", [1, 1, 1, SOURCE]),
-        **caches,
-        **cross,
-    }
-    assert ports(decoder.outputs) == {
-        "next_token": ("INT32", [1, 1]),
-        "logits": ("FLOAT", [1, 1, VOCAB]),
-        **rows,
-    }
-
-
-def test_ports_of_steps_and_chunks(bundles: Bundles) -> None:
-    models = lower(bundles("llama"), None, TARGET, chunk=CHUNK, unroll=3).models
-    steps, chunk, past = models["decoder"].graph, models["prefill"].graph, TARGET - 1
-    given = ports(steps.inputs)
-    assert given["input_ids"] == ("INT32", [1, 1])
-    assert given["positions"] == ("INT32", [1, 3])
-    assert given["self.bias"] == ("FLOAT", [1, 1, 3, past + 3])
-    assert ports(steps.outputs)["next_token"] == ("INT32", [1, 3])
-    assert ports(steps.outputs)["new.0.self.key"] == ("FLOAT", [1, 3, 8])
-    assert "logits" not in ports(steps.outputs)
-    given = ports(chunk.inputs)
-    assert given["input_ids"] == given["positions"] == ("INT32", [1, CHUNK])
-    assert given["self.bias"] == ("FLOAT", [1, 1, CHUNK, past + CHUNK])
-    assert given["logit_positions"] == ("INT32", [1, 1])
-    assert ports(chunk.outputs)["logits"] == ("FLOAT", [1, 1, VOCAB])
-
-
-def test_an_encoder_without_relative_positions_gets_its_mask_alone(bundles: Bundles) -> None:
-    encoder = lower(bundles("bart"), SOURCE, TARGET).models["encoder"].graph
-    assert ports(encoder.inputs)["self.bias"] == ("FLOAT", [1, 1, 1, SOURCE])
-
-
-def test_a_step_turns_nothing(bundles: Bundles) -> None:
-    """One token's heads are split and joined by reshaping."""
-    for family in ("t5", "mu"):
-        decoder = lower(bundles(family), SOURCE, TARGET, unroll=2).models["decoder"].graph
-        assert not [node for node in decoder if node.op_type == "Transpose"]
-
-
-def test_one_part_alone_and_graphs_that_stay_as_they_were(bundles: Bundles) -> None:
-    models, manifest = load(bundles("t5"))
-    before = {name: ir.serde.serialize_model(model) for name, model in models.items()}
-    shapes = Shapes(SOURCE, TARGET)
-    for part in ("encoder", "decoder"):
-        static = lower_static(models, manifest, shapes, TARGETS["qnn"], frozenset({part}))
-        assert [*static.models] == [part]
-        assert [*static.tables] == [f"{part}.bias.bin"]
-        assert (static.static.encoder is None) == (part == "decoder")
-        assert (static.static.decoder is None) == (part == "encoder")
-    assert before == {name: ir.serde.serialize_model(model) for name, model in models.items()}
-
-
-@given(st.integers(1, 20), st.integers(1, 3), st.integers(0, 30), st.integers(1, 9))
-@settings(deadline=None)
-def test_tables_by_distance(length: int, heads: int, origin: int, reach: int) -> None:
-    values = np.random.default_rng(length).normal(size=(heads, length)).astype(np.float32) * 40
-    found = by_distance(values, origin, reach)
-    for distance in range(-reach, reach):
-        entry = values[:, min(max(distance + origin, 0), length - 1)]
-        np.testing.assert_array_equal(found[:, reach - 1 - distance], np.maximum(entry, -40))
-
-
-def refused(models: dict[str, ir.Model], manifest: Manifest, shapes: Shapes = USUAL) -> str:
-    """The sentence that lowering ends in."""
-    with pytest.raises(InputError) as error:
-        lower_static(models, manifest, shapes, TARGETS["qnn"])
-    sentence = str(error.value)
-    assert sentence.endswith(".")
-    assert "\n" not in sentence
-    return sentence
-
-
-@pytest.mark.parametrize(
-    ("component", "way_out"),
-    [
-        ("encoder", "--device decoder=qnn,encoder=cpu"),
-        ("decoder", "--device encoder=qnn,decoder=cpu"),
-    ],
-)
-def test_an_operator_that_the_device_lacks(bundles: Bundles, component: str, way_out: str) -> None:
-    models, manifest = load(bundles("t5"))
-    node = next(node for node in models[component].graph if node.op_type == "Relu")
-    models[component].graph.insert_before(node, made := ir.node("Erf", node.inputs, name="odd"))
-    made.outputs[0].name = "odd"
-    node.replace_input_with(0, made.outputs[0])
-    sentence = refused(models, manifest)
-    assert "'odd' (Erf)" in sentence
-    assert way_out in sentence
-
-
-def test_attention_of_another_form(bundles: Bundles) -> None:
-    models, manifest = load(bundles("llama"))
-    table = models["decoder"].graph.initializers["decoder.0.self_attn.relative_bias.table"]
-    table.const_value = ir.tensor(np.zeros((1, 2), np.float32), name=table.name)
-    sentence = refused(models, manifest, Shapes(None, TARGET))
-    assert "(TensorScatter)" in sentence
-    assert "--device cpu" in sentence
-
-
-def test_what_depends_on_more_than_positions(bundles: Bundles) -> None:
-    """The place in the cache is no input of static graphs."""
-    models, manifest = load(bundles("opt"))
-    graph = models["decoder"].graph
-    ports = {value.name: value for value in graph.inputs}
-    index = next(node for node in graph if node.inputs[0] is ports["positions"])
-    index.replace_input_with(0, ports["past_length"])
-    assert "past_length" in refused(models, manifest, Shapes(None, TARGET))
-
-
-def test_a_mask_of_more_than_padding(bundles: Bundles) -> None:
-    models, manifest = load(bundles("bart"))
-    graph = models["encoder"].graph
-    choice = next(node for node in graph if node.op_type == "Where")
-    unseen = ir.tensor(np.float32(-1.0), name="weak")
-    weak = ir.Value(name="weak", const_value=unseen, type=ir.TensorType(unseen.dtype))
-    graph.register_initializer(weak)
-    choice.replace_input_with(2, weak)
-    assert "padding" in refused(models, manifest)
-
-
-@pytest.mark.parametrize(
-    ("shapes", "word"),
-    [
-        (Shapes(None, TARGET), "--max-source"),
-        (Shapes(1 << 20, TARGET), "--max-source"),
-        (Shapes(SOURCE, 21), "--max-target"),
-        (Shapes(SOURCE, 1), "--max-target"),
-        (Shapes(SOURCE, TARGET, unroll=TARGET), "--unroll"),
-        (Shapes(None, TARGET, chunk=0), "--chunk"),
-        (Shapes(None, TARGET, chunk=TARGET), "--chunk"),
-    ],
-)
-def test_lengths_that_cannot_be(bundles: Bundles, shapes: Shapes, word: str) -> None:
-    family = "opt" if word == "--chunk" else "bart"
-    assert refused(*load(bundles(family)), shapes).startswith(word)
-
-
-def test_decoders_in_parts(bundles: Bundles) -> None:
-    """Only the encoder of such a bundle can be lowered."""
-    models, manifest = load(bundles("t5", stages="all"))
-    assert "--stages" in refused(models, manifest)
-    static = lower_static(models, manifest, USUAL, TARGETS["qnn"], frozenset({"encoder"}))
-    assert [*static.models] == ["encoder"]
