@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgedec.devices.base import get_device
-from edgedec.devices.openvino import OpenVino, device, missing
+from edgedec.devices.openvino import INSTALL, OpenVino, device, missing
 from edgedec.errors import BundleError, DeviceError, InputError
 from edgedec.runtime.manifest import Component
 
@@ -90,6 +90,10 @@ def test_without_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert not chosen.report().available
     with pytest.raises(DeviceError, match="onnxruntime-openvino"):
         chosen.open(write(tmp_path, "Relu"), threads=None, shared=False)
+
+
+def test_the_guide_has_the_command(root: Path) -> None:
+    assert f"    {INSTALL}\n" in (root / "docs" / "npu.md").read_text(encoding="utf-8")
 
 
 def test_kinds() -> None:
