@@ -80,7 +80,7 @@ def test_scales_of_float16(
 
 @pytest.mark.parametrize("precision", ["nbits8", "nbits4"])
 @pytest.mark.parametrize("role", ["linear", "embedding"])
-@pytest.mark.parametrize(("size", "loss"), [(1e-6, 0.35), (1e-5, 0.16), (6e4, 0.16)])
+@pytest.mark.parametrize(("size", "loss"), [(1e-6, 0.12), (1e-5, 0.1), (6e4, 0.1)])
 def test_blocks_of_tiny_and_of_huge_weights(
     precision: str, role: Role, size: float, loss: float
 ) -> None:

@@ -76,6 +76,12 @@ def _fit(
     for factor in TRIED[bits]:
         scale = _stored(base * np.float32(factor), half)
         take(scale, nearest(scale))
+    if half:
+        # the least scales lie so far apart that the nearest one may cut off much
+        away = np.copysign(np.float16(np.inf), sign.astype(np.float16))
+        above = np.nextafter(_stored(base, half).astype(np.float16), away)
+        scale = _stored(above.astype(np.float32), half)
+        take(scale, nearest(scale))
     power = np.square(codes).sum(1)
     refit = (values * codes).sum(1) / np.maximum(power, 1)
     scale = _stored(np.where(refit != 0, refit, base).astype(np.float32), half)
