@@ -257,10 +257,14 @@ class Agreement:
     Attributes:
         text: name of the text, and
         inputs, tokens: how much of it.
-        soc: whose simulator ran; None where none did.
+        soc: whose simulators ran, joined by commas; None where none did. The figures of the NPU
+            are those of the worst.
         device: share of tokens, the simulator against floating point; None where none ran.
         cpu: the same graphs on the CPU against floating point.
         device_cpu: the simulator against the same graphs on the CPU.
+        device_tokens: of the tokens, how many the simulator was fed: the first.
+        device_error: greatest difference of its logits from those of the same graphs on the CPU,
+            relative to the range of these; None where the graphs give none.
     """
 
     text: str
@@ -270,6 +274,8 @@ class Agreement:
     device: float | None
     cpu: float
     device_cpu: float | None
+    device_tokens: int | None = None
+    device_error: float | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from edgedec.devices.npu.lower import Shapes
@@ -10,7 +10,9 @@ from edgedec.devices.npu.precision import PRECISIONS
 from edgedec.devices.socs import Soc, find_socs
 from edgedec.errors import InputError
 from edgedec.export.npu.places import Place
-from edgedec.runtime.manifest import Manifest
+from edgedec.runtime.generation import GenerationConfig
+from edgedec.runtime.manifest import BiasTable, Manifest, StaticDecoder
+from edgedec.runtime.static.options import check_scores
 
 DEFAULT = "nbits8"
 """The precision that needs no calibration and loses nothing that could be measured."""
@@ -169,6 +171,40 @@ def shapes_of(manifest: Manifest, options: NpuOptions) -> Shapes:
             f"--chunk {options.chunk} is no part of --max-target {target}: give fewer."
         )
     return Shapes(None, target, options.chunk or min(CHUNK, target - 1), options.unroll)
+
+
+def check_unroll(manifest: Manifest, options: NpuOptions) -> None:
+    """Refuse several steps in one run where the checkpoint's own way to generate needs scores.
+
+    Args:
+        manifest: of the model.
+        options: how many steps.
+
+    Raises:
+        InputError: with the settings that need them.
+    """
+    io, config = manifest.interface, manifest.generation
+    decoder = StaticDecoder(None, 1, options.unroll, None, None, BiasTable("", 1, 1))
+
+    def needs_scores(config: GenerationConfig) -> bool:
+        try:
+            check_scores(config, io, decoder)
+        except InputError:
+            return True
+        return False
+
+    if not needs_scores(config):
+        return
+    plain = GenerationConfig(eos_token_ids=config.eos_token_ids)
+    found = []
+    for setting in fields(config):
+        value = getattr(config, setting.name)
+        if needs_scores(replace(plain, **{setting.name: value})):
+            found.append(f"{setting.name} {value}")
+    raise InputError(
+        f"--unroll {options.unroll} makes graphs without scores, and the checkpoint's "
+        f"generation_config.json sets what needs them ({', '.join(found)}): leave out --unroll."
+    )
 
 
 def _length(option: str, given: int | None, limit: int | None, usual: int) -> int:

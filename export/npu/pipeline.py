@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -12,19 +12,19 @@ from pathlib import Path
 from edgedec.devices.base import Device, get_device
 from edgedec.devices.npu.lower import TARGETS, Shapes, StaticModel, lower_static
 from edgedec.devices.npu.precision import PRECISIONS, Range, apply_precision, weights_of
-from edgedec.devices.socs import DEFAULT_SOC
 from edgedec.errors import DeviceError
 from edgedec.export.bundle import Progress, new_folder, write_file
 from edgedec.export.calibration import Calibration
 from edgedec.export.floats import wide_graphs
 from edgedec.export.model import available_threads
 from edgedec.export.npu.contexts import compile_bundle
-from edgedec.export.npu.options import NpuOptions, shapes_of
+from edgedec.export.npu.gate import each_part, refuse_difference, shown
+from edgedec.export.npu.options import NpuOptions, check_unroll, shapes_of
 from edgedec.export.npu.places import Place, place_in
 from edgedec.export.npu.ranges import observe_ranges
 from edgedec.export.npu.sensitivity import choose_eight
 from edgedec.export.npu.texts import Passage, limited, passages_of, read_text, unrounded
-from edgedec.export.npu.verify import compare, each_part, refuse_difference, shown
+from edgedec.export.npu.verify import compare, devices_of
 from edgedec.export.npu.writing import write_bundle
 from edgedec.export.workplace import float_bundle, refuse_inside, workplace
 from edgedec.quantize.pool import Pool
@@ -61,11 +61,12 @@ def export_npu(
     refuse_inside(fspath(source), target)
     if options.calibration is not None:
         read_pairs(options.calibration)  # what is wrong with it shall not be said after long work
-    npu = _available(options)
+    devices = _available(options)
     with new_folder(target, force=options.force) as folder, workplace(target) as work:
         base = float_bundle(fspath(source), work, options, progress)
         found = place_in(options.device, encodes=base.manifest.encoder is not None)
         shapes = shapes_of(base.manifest, options)
+        check_unroll(base.manifest, options)
         progress("lowering", 0.0)
         model = lower_static(
             wide_graphs(base), base.manifest, shapes, TARGETS[found.device], found.parts
@@ -73,8 +74,8 @@ def export_npu(
         run = _Run(base, options, found, shapes, model, work, progress)
         run.store()
         written = run.write(folder if not options.socs else run.scratch())
-        if npu is not None and options.verify:
-            written = run.verified(written, npu)
+        if options.verify:
+            written = run.verified(written, devices)
         if options.socs:
             written = compile_bundle(base, written, options, found, folder, progress)
         text = dump_manifest(written.manifest)
@@ -83,25 +84,22 @@ def export_npu(
     return target
 
 
-def _available(options: NpuOptions) -> str | None:
-    """The device to verify on, as ``--device`` takes it; None where none is needed.
+def _available(options: NpuOptions) -> tuple[str, ...]:
+    """The devices to verify on; none where none is needed.
 
     Raises:
         DeviceError: it is needed, and its tools are not installed.
     """
     if not options.verify and not options.socs:
-        return None
-    name = options.place.device
-    if name == "qnn":
-        soc = options.socs[0][0].name if options.socs else DEFAULT_SOC
-        name = f"qnn:{soc}"
-    device: Device = get_device(name)
+        return ()
+    names = devices_of(options)
+    device: Device = get_device(names[0])
     report = device.report()
     if not report.available:
         why = (report.reason or "it is not available here").rstrip(".")
         also = "" if options.socs else ", or export with --no-verify"
         raise DeviceError(f"--device {options.device} cannot be verified here: {why}{also}.")
-    return name
+    return names
 
 
 class _Run:
@@ -185,21 +183,20 @@ class _Run:
                 progress=self.progress,
             )
 
-    def verified(self, written: Bundle, device: str) -> Bundle:
+    def verified(self, written: Bundle, devices: Sequence[str]) -> Bundle:
         """The bundle with what its graphs choose, compared with the model's choices.
 
         Raises:
-            CheckFailedError: they choose other tokens.
+            CheckFailedError: they choose other tokens, or the NPU computes other numbers.
         """
-        compared = compare(self.exact, written, device, self.passages, self.progress)
-        soc = device.partition(":")[2] or None
-        found = compared.agreement(self.text.text.name, soc)
+        compared = compare(self.exact, written, self.place, devices, self.passages, self.progress)
+        found = compared.agreement(self.text.text.name)
         refuse_difference(
             compared,
             found,
             self.options,
             self._describe,
-            lambda: each_part(compared, written, self.place, device, self.progress),
+            lambda: each_part(compared, written, self.place, self.progress),
         )
         _tell(found)
         assert written.manifest.static is not None
@@ -216,10 +213,8 @@ class _Run:
 
 
 def _tell(found: Agreement) -> None:
-    device = "" if found.device is None else f"{found.device:.3f} on the NPU's simulator, "
     logger.info(
-        "of %d tokens the graphs choose as the floating-point model does: %s%.3f on the CPU",
-        found.tokens,
-        device,
-        found.cpu,
+        "the graphs choose as the floating-point model does: %.3f of %d tokens on the NPU (%s), "
+        "%.3f of %d on the CPU",
+        *(found.device, found.device_tokens, found.soc, found.cpu, found.tokens),
     )

@@ -18,6 +18,14 @@ class Place:
     device: str
     parts: frozenset[str]
 
+    def on(self, device: str) -> str:
+        """What ``--device`` takes to run these parts there, and others where they were lowered for.
+
+        Args:
+            device: the NPU, with a chip or without, such as ``qnn:sm8650``.
+        """
+        return ",".join(f"{part}={device}" for part in sorted(self.parts))
+
 
 def place(device: str) -> Place | None:
     """What a text of ``--device`` says; a part that it leaves out runs on the CPU.

@@ -141,9 +141,14 @@ def passages_of(
 
 
 def first_tokens(passages: Sequence[Passage], tokens: int) -> list[Passage]:
-    """The first passages, so many that about so many tokens are written in them."""
-    ends = np.cumsum([len(passage.written) for passage in passages])
-    return list(passages[: int(np.searchsorted(ends, tokens)) + 1])
+    """The first passages, in which so many tokens are written: the last one is cut."""
+    found = []
+    for passage in passages:
+        if tokens <= 0:
+            break
+        found.append(replace(passage, written=passage.written[:tokens]))
+        tokens -= len(passage.written)
+    return found
 
 
 def _rows(

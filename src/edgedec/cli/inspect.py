@@ -203,7 +203,11 @@ def _agreement(found: Agreement) -> str:
     shares = [f"{found.cpu:.4f} on the CPU"]
     if found.device is not None:
         chip = "" if found.soc is None else f" of {found.soc}"
-        shares.insert(0, f"{found.device:.4f} on the simulator{chip}")
+        more = [] if found.device_tokens is None else [f"{found.device_tokens:,} tokens"]
+        if found.device_error is not None:
+            more.append(f"logits within {found.device_error:.1e} of the CPU's")
+        some = f" ({', '.join(more)})" if more else ""
+        shares.insert(0, f"{found.device:.4f} on the simulator{chip}{some}")
     return f"{', '.join(shares)}, over {found.tokens:,} tokens of {found.text}"
 
 
