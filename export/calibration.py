@@ -67,7 +67,8 @@ def read_calibration(
         seed: which of its samples.
         generator: opens the bundle.
         progress: told what is being written.
-        own_targets: whether targets that the text has are used.
+        own_targets: whether targets that the text has are used. Without, sources that are longer
+            than the model takes are cut rather than left out: no target goes with the whole.
 
     Raises:
         InputError: no tokenizer, no such file, or nothing in it that the model could read.
@@ -80,13 +81,12 @@ def read_calibration(
         )
     tokenizer = Tokenizer.open(bundle.path("tokenizer.json"))
 
-    def tokenize(text: str) -> list[int]:
-        return tokenizer.encode([text])[0]
-
     encodes = bundle.manifest.encoder is not None
+    cuts = encodes and not own_targets
     io = bundle.manifest.interface
-    limits = [limit for limit in (io.max_source, io.max_target) if limit is not None]
-    longest = min([LONGEST, *limits])
+    limits = [io.max_source] if cuts else [io.max_source, io.max_target]
+    longest = min([LONGEST, *(limit for limit in limits if limit is not None)])
+    tokenize = _Tokenize(tokenizer, longest if cuts else None)
     pick = partial(
         pick_samples,
         tokenize=tokenize,
@@ -105,15 +105,14 @@ def read_calibration(
         samples = pick(builtin_text())
     else:
         pairs = read_pairs(path)
-        if encodes and not own_targets:
+        if cuts:
             pairs = [replace(pair, target=None) for pair in pairs]
         samples = pick(_readable(pairs, tokenizer, path))
-    for token in {t for s in samples for t in (*(s.source or ()), *(s.target or ()))}:
-        if not 0 <= token < io.vocab_size:
-            raise InputError(
-                f"the tokenizer of {str(bundle.folder)!r} makes token {token}, which the model "
-                f"({io.vocab_size:,} tokens) does not have: export it with its own tokenizer."
-            )
+    if tokenize.cut:
+        logger.info(
+            "%d of the texts were cut to the %d tokens that are read.", tokenize.cut, longest
+        )
+    _check_tokens(bundle, samples)
     written = any(sample.target is None for sample in samples)
     if written:
         samples = _write_targets(samples, generator(), progress)
@@ -141,6 +140,60 @@ def read_calibration(
         )
     counted += int(sum(0 if b.source_mask is None else b.source_mask.sum() for b in batches))
     return Calibration(Text(name, len(samples), counted), batches, written)
+
+
+class _Tokenize:
+    """Text -> token ids.
+
+    Args:
+        tokenizer: of the model.
+        longest: tokens to which longer texts are cut; None: they are not.
+
+    Attributes:
+        cut: how many were.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, longest: int | None) -> None:
+        self._tokenizer, self._longest = tokenizer, longest
+        self._ends = tokenizer.encode([""])[0]
+        self.cut = 0
+
+    def __call__(self, text: str) -> list[int]:
+        """The tokens, special ones included."""
+        tokens = self._tokenizer.encode([text])[0]
+        if self._longest is None or len(tokens) <= self._longest:
+            return tokens
+        self.cut += 1
+        return shorten(tokens, self._longest, self._ends)
+
+
+def _check_tokens(bundle: Bundle, samples: Sequence[Sample]) -> None:
+    """Refuse a tokenizer of another model.
+
+    Raises:
+        InputError: it makes tokens that this one does not have.
+    """
+    size = bundle.manifest.interface.vocab_size
+    for token in {t for s in samples for t in (*(s.source or ()), *(s.target or ()))}:
+        if not 0 <= token < size:
+            raise InputError(
+                f"the tokenizer of {str(bundle.folder)!r} makes token {token}, which the model "
+                f"({size:,} tokens) does not have: export it with its own tokenizer."
+            )
+
+
+def shorten(tokens: Sequence[int], length: int, ends: Sequence[int]) -> list[int]:
+    """Cut a text's tokens, and keep the special ones that stand at its end.
+
+    Args:
+        tokens: of the text.
+        length: how many may stay; at least 1.
+        ends: the special tokens, which an empty text consists of.
+    """
+    kept = 0
+    while kept < min(len(ends), length - 1) and tokens[-kept - 1] == ends[-kept - 1]:
+        kept += 1
+    return [*tokens[: length - kept], *tokens[len(tokens) - kept :]]
 
 
 def own_text(bundle: Bundle) -> Path | None:
