@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from click.testing import Result
 
 import edgedec.export
 from edgedec import builtin
+from edgedec.cli.terminal.stopping import stopped_by_sigterm
 from edgedec.errors import CheckpointError
 from edgedec.quantize.options import QuantizeOptions
 
@@ -120,6 +122,43 @@ def test_json_and_the_other_options(invoke: Invoke, calls: Calls, tmp_path: Path
         "verify": False,
         "force": True,
     }
+
+
+@pytest.mark.parametrize("became", [SystemExit(0), ImportError("half an extension"), None])
+def test_termination_ends_it_whatever_becomes_of_it(became: BaseException | None) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def work() -> None:
+        with stopped_by_sigterm():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except SystemExit as stop:
+                if became is not None:
+                    raise became from stop
+
+    with pytest.raises(SystemExit) as ended:
+        work()
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_without_termination_errors_are_what_they_are() -> None:
+    with pytest.raises(ImportError), stopped_by_sigterm():
+        raise ImportError
+    with stopped_by_sigterm():
+        pass
+
+
+def test_json_of_an_npu_that_was_not_verified(invoke: Invoke, tmp_path: Path) -> None:
+    from tests.export.tiny import write
+
+    checkpoint, out = write(tmp_path / "c", "t5"), tmp_path / "b"
+    lengths = ["--max-source", "8", "--max-target", "8", "--no-verify"]
+    result = invoke(
+        "export", str(checkpoint), "-o", str(out), "--json", "--device", "qnn", *lengths
+    )
+    assert json.loads(result.stdout).keys() == {"bundle", "bytes", "agreement"}
+    assert json.loads(result.stdout)["agreement"] is None
 
 
 def test_a_built_in_name(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,10 @@ import click
 
 from edgedec.cli.terminal.checkpoint import checkpoint_options
 from edgedec.cli.terminal.logs import verbosity
-from edgedec.cli.terminal.npu import PRECISIONS, npu_options
+from edgedec.cli.terminal.npu import PRECISIONS, measured, npu_options
 from edgedec.cli.terminal.progress import Bar
 from edgedec.cli.terminal.sizes import folder_bytes, human_bytes
+from edgedec.cli.terminal.stopping import stopped_by_sigterm
 from edgedec.errors import InputError
 
 
@@ -103,11 +102,9 @@ def command(
     from edgedec.builtin import builtin_checkpoint
     from edgedec.export import export_checkpoint
 
-    # Unwind when asked to stop, so that the half-written folder goes away.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     name = checkpoint or model or ""
     source = builtin_checkpoint(name) or name
-    with Bar("exporting", 1.0) as bar:
+    with stopped_by_sigterm(), Bar("exporting", 1.0) as bar:
         bundle = export_checkpoint(
             source,
             output,
@@ -131,6 +128,7 @@ def command(
         )
     size = folder_bytes(Path(bundle))
     if as_json:
-        click.echo(json.dumps({"bundle": str(bundle), "bytes": size}, ensure_ascii=False))
+        found = {"bundle": str(bundle), "bytes": size} | measured(Path(bundle), for_npu["device"])
+        click.echo(json.dumps(found, ensure_ascii=False))
     else:
         click.echo(f"{bundle}  {human_bytes(size)}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +12,28 @@ import click
 Command = Callable[..., Any]
 PRECISIONS = ("fp16", "nbits8", "nbits4", "w8a16", "w4a16", "lpbq")
 """How weights and activations are stored there."""
+
+
+def measured(folder: Path, device: str) -> dict[str, Any]:
+    """What the check of an export found, for ``--json``.
+
+    Args:
+        folder: the bundle that was written.
+        device: as ``--device`` takes it.
+
+    Returns:
+        Nothing for a device without a check of this kind; the agreement otherwise, which is None
+        with ``--no-verify``.
+    """
+    from edgedec.export.npu.places import place
+
+    if place(device) is None:
+        return {}
+    from edgedec.runtime.manifest import MANIFEST, load_manifest
+
+    static = load_manifest((folder / MANIFEST).read_text(encoding="utf-8")).static
+    found = None if static is None else static.agreement
+    return {"agreement": None if found is None else asdict(found)}
 
 
 def npu_options(command: Command) -> Command:
