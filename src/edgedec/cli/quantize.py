@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from edgedec.cli.terminal.checkpoint import checkpoint_options
 from edgedec.cli.terminal.logs import note, verbosity
 from edgedec.cli.terminal.progress import Bar
 from edgedec.cli.terminal.sizes import folder_bytes, human_bytes, model_bytes
+from edgedec.cli.terminal.stopping import stopped_by_sigterm
 from edgedec.errors import InputError
 from edgedec.runtime.report.columns import columns
 
@@ -140,22 +140,21 @@ def command(
     options = _options(methods, given, compare=compare)
     if html is not None:
         _check_page(html)
-    # Unwind when asked to stop, so that half-written files go away.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     name = source or model or ""
     path = str(builtin_checkpoint(name) or name)
     if output is None and _is_model(path):
         raise InputError("--compare is for checkpoints and bundles: name an ONNX model with -o.")
-    if output is None:
-        report: QuantizationReport | Comparison = _compare(path, options, methods)
-    else:
-        report = _quantize(path, output, options)
-    if as_json:
-        _print(_json(report, output), output)
-    else:
-        _print("\n\n".join(_described(report, output, every=matrices)) + "\n", output)
-    if html is not None:
-        _write_page(report, html, output)
+    with stopped_by_sigterm():
+        if output is None:
+            report: QuantizationReport | Comparison = _compare(path, options, methods)
+        else:
+            report = _quantize(path, output, options)
+        if as_json:
+            _print(_json(report, output), output)
+        else:
+            _print("\n\n".join(_described(report, output, every=matrices)) + "\n", output)
+        if html is not None:
+            _write_page(report, html, output)
 
 
 def _options(methods: tuple[str, ...], given: dict[str, Any], *, compare: bool) -> QuantizeOptions:
