@@ -23,6 +23,7 @@ from edgedec.devices.npu.precision import (
     weight_bits,
     weights_of,
 )
+from edgedec.devices.options import session_options
 from edgedec.runtime.manifest import Grid
 
 SEEDS = range(12)
@@ -32,9 +33,7 @@ def run(model: ir.Model, fed: Mapping[str, Array]) -> dict[str, Array]:
     """Outputs of a graph by ONNX Runtime, every operator computed as it is written."""
     proto = ir.serde.serialize_model(model)
     onnx.checker.check_model(proto)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
+    options = session_options(1, shared=False, records=None)
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
