@@ -33,8 +33,8 @@ def session_options(threads: int | None, shared: bool, records: Path | None) -> 
     options.log_severity_level = 4  # warnings speak of graph internals; errors come as exceptions
     # Shapes change from step to step, and a plan per shape would be kept for each.
     options.enable_mem_pattern = False
-    # ONNX Runtime 1.32 makes one operator of a product with integer weights and, unasked, rounds its
-    # inputs to 8 bits where the graph has 16: 1 keeps them as they are.
+    # ONNX Runtime 1.32 makes one operator of a product with integer weights, and rounds its inputs
+    # to 8 bits, where the graph has 16, unless it is told not to.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if shared and threads > 1:
         # Idle threads of one session would spin on the cores that the next one wants.
