@@ -78,16 +78,7 @@ class OpenVino:
         if reason is None:
             kinds = ", ".join(available())
             runtime = f"ONNX Runtime {onnxruntime.__version__} with OpenVINO ({kinds})"
-        return DeviceReport(
-            device=self.name,
-            available=reason is None,
-            reason=reason,
-            runtime=runtime,
-            threads=None,
-            library=None,
-            instruction_sets=(),
-            operators=(),
-        )
+        return DeviceReport(self.name, available=reason is None, reason=reason, runtime=runtime)
 
     def open(
         self, graph: Path, *, threads: int | None, shared: bool, records: Path | None = None

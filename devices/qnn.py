@@ -70,16 +70,7 @@ class Qnn:
         if reason is None:
             runtime = f"ONNX Runtime {onnxruntime.__version__}, onnxruntime-qnn {installed()}"
             runtime += f", QNN {sdk()}" + (", simulator" if is_simulator() else "")
-        return DeviceReport(
-            device=self.name,
-            available=reason is None,
-            reason=reason,
-            runtime=runtime,
-            threads=None,
-            library=None,
-            instruction_sets=(),
-            operators=(),
-        )
+        return DeviceReport(self.name, available=reason is None, reason=reason, runtime=runtime)
 
     def open(
         self, graph: Path, *, threads: int | None, shared: bool, records: Path | None = None

@@ -42,7 +42,7 @@ class DeviceReport:
     available: bool
     reason: str | None
     runtime: str | None
-    threads: int | None
-    library: str | None
-    instruction_sets: tuple[str, ...]
-    operators: tuple[OperatorReport, ...]
+    threads: int | None = None
+    library: str | None = None
+    instruction_sets: tuple[str, ...] = ()
+    operators: tuple[OperatorReport, ...] = ()
