@@ -19,6 +19,8 @@ MANIFEST = "edgedec.json"
 Compute = Literal["int8", "int8-block", "bf16", "fp32"]
 MAX_DEPTH = 32
 MAX_TEXT = 255
+LONGEST = 1 << 20
+"""Rows and positions in `Limits`: more than any GPU has memory for, and few enough to multiply."""
 GRAPH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.onnx")
 """File names of graphs: beside ``edgedec.json``, where the graphs look for their weights."""
 COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -303,6 +305,21 @@ class Static:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How far a GPU's graphs reach: memory is set aside for so much (docs/bundle.md).
+
+    Attributes:
+        rows: sequences that run together, the beams of each input counted.
+        source: tokens of a source; None for a decoder-only model.
+        target: positions that the caches hold, prompt included.
+    """
+
+    rows: int
+    source: int | None
+    target: int
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """Size in bytes and SHA-256 of a file of the bundle."""
 
@@ -329,6 +346,7 @@ class Manifest:
         router: component of the routers, None without; `routed` are the layers that have one.
         depth: depth policies compared on a text, None where that was not done.
         static: graphs of fixed shapes, None where all are as docs/bundle.md says.
+        limits: how far GPUs' graphs reach, None where that was not said.
         generation: how the checkpoint wants to be decoded.
         codebooks: weights that are stored as codes, None without.
         parameters: number of stored weights.
@@ -356,6 +374,7 @@ class Manifest:
     routed: tuple[int, ...] = ()
     depth: DepthTable | None = None
     static: Static | None = None
+    limits: Limits | None = None
 
 
 def dump_manifest(manifest: Manifest) -> str:
@@ -445,6 +464,7 @@ def _check_parts(m: Manifest) -> None:
         ),
         **depth_problems(m),
         **static_problems(m),
+        "'limits' cannot be": m.limits is not None and not _are_possible(m.limits, io),
         "one component is named twice": len(set(named)) != len(named),
         "the architecture and the encoder contradict each other": (m.encoder is None)
         != (io.architecture == "decoder-only"),
@@ -479,3 +499,13 @@ def _is_possible(matrix: CodebookMatrix) -> bool:
         and all(part.rows > 0 for part in matrix.parts)
         and sum(part.rows for part in matrix.parts) == matrix.rows
     )
+
+
+def _are_possible(limits: Limits, io: Interface) -> bool:
+    """Whether a GPU's graphs could reach so far, and no farther than the model does."""
+    if (limits.source is None) != (io.architecture == "decoder-only"):
+        return False
+    reached = [(limits.rows, None), (limits.target, io.max_target)]
+    if limits.source is not None:
+        reached.append((limits.source, io.max_source))
+    return all(0 < n <= LONGEST and (most is None or n <= most) for n, most in reached)
