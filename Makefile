@@ -83,9 +83,11 @@ $(TEST_ENV)/.installed: $(SETUP)
 	@echo 'Making $(TEST_ENV) (dev extra, with torch); this downloads a lot the first time.'
 	$(PYTHON) -m venv --clear $(TEST_ENV)
 	$(TEST_ENV)/bin/pip install -qq --editable '.[dev]'
-	@# The simulator of Qualcomm's NPU; there is no wheel for macOS, nor for old Linux.
-	@$(TEST_ENV)/bin/pip install -qq --editable '.[npu]' \
-		|| echo 'No onnxruntime-qnn for this platform: the tests that need it will be skipped.'
+	@# The simulator of Qualcomm's NPU, TensorRT-RTX (its builder needs no GPU), Triton: not everywhere.
+	@for extra in npu gpu kernels; do \
+		$(TEST_ENV)/bin/pip install -qq --editable ".[$$extra]" \
+			|| echo "Nothing for this platform in the extra $$extra: tests that need it will be skipped."; \
+	done
 	@touch $@
 
 # Never asks and never fails: without them, or without the right to install them, tests are skipped.

@@ -120,7 +120,7 @@ def expected_files(repository: Path) -> set[str]:
     files = set()
     for top in TOP:
         for path in (repository / top).rglob("*"):
-            if path.suffix in {".py", ".json", ".cc", ".h", ".map", ".md", ".html", ".txt"}:
+            if path.suffix in {".py", ".json", ".cc", ".h", ".map", ".md", ".html", ".txt", ".ptx"}:
                 files.add(f"edgedec/{path.relative_to(repository).as_posix()}")
     own = repository / "src" / "edgedec"
     for path in own.rglob("*"):

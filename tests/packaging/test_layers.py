@@ -47,6 +47,8 @@ def test_no_import_against_the_direction(root: Path, folder: str) -> None:
 
 # The files that may know a package that is no requirement of the base install.
 PEERS = {f"runtime/profiling/peers/{name}.py" for name in ("checkpoint", "transformers")}
+PLUGIN = {f"kernels/tensorrt/{name}.py" for name in ("__init__", "plugin")}
+TRITON = {f"kernels/triton/{name}.py" for name in ("compile", "gemm", "gemv")}
 OPTIONAL = {
     "torch": {"export/checkpoint.py", "export/optimum.py", *PEERS},
     "transformers": {"export/optimum.py", *PEERS},
@@ -55,6 +57,10 @@ OPTIONAL = {
     "jiwer": {"export/evaluate.py"},
     "sacrebleu": {"export/evaluate.py"},
     "onnxruntime_qnn": {"devices/qnn_library.py"},
+    "tensorrt": {"devices/gpu/bindings.py", *PLUGIN},
+    "tensorrt_rtx": {"devices/gpu/bindings.py"},
+    "cuda": {"devices/gpu/driver.py"},
+    "triton": TRITON,
 }
 
 
