@@ -5,6 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+VERIFIED = {
+    "tensorrt": (
+        "never executed on a GPU: its kernels were interpreted and assembled, and TensorRT's own "
+        "bindings took the plugin up to the kernel's launch, without TensorRT's library"
+    ),
+    "tensorrt-rtx": (
+        "never executed on a GPU: its engines were parsed and built by TensorRT-RTX, which needs "
+        "none for that"
+    ),
+    "cuda": (
+        "never executed on a GPU: its graphs ran on ONNX Runtime's CPU provider, and the CUDA "
+        "provider was only asked for which nodes it has kernels"
+    ),
+}
+"""Device -> `DeviceReport.verified` of the ways that were tried without the device (docs/gpu.md)."""
+
 
 @dataclass(frozen=True)
 class OperatorReport:
@@ -36,6 +52,8 @@ class DeviceReport:
         library: file of the operator library, None if it is not used.
         instruction_sets: what the library could use here, the best first.
         operators: edgedec's operators; standard ones are the runtime's.
+        verified: how far the way there was ever tried, where that is not on the device itself;
+            None where it is.
     """
 
     device: str
@@ -46,3 +64,4 @@ class DeviceReport:
     library: str | None = None
     instruction_sets: tuple[str, ...] = ()
     operators: tuple[OperatorReport, ...] = ()
+    verified: str | None = None

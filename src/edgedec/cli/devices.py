@@ -53,6 +53,8 @@ def describe(report: DeviceReport) -> list[str]:
         facts.append(["runtime", report.runtime])
     if report.threads is not None:
         facts.append(["threads", f"{report.threads} by default"])
+    if report.verified is not None:
+        facts.append(["verified", report.verified])
     if report.operators:
         facts.append(["library", report.library or "none"])
     if report.instruction_sets:
