@@ -19,7 +19,7 @@ VERIFIED = {
         "provider was only asked for which nodes it has kernels"
     ),
 }
-"""Device -> `DeviceReport.verified` of the ways that were tried without the device (docs/gpu.md)."""
+"""Device -> `DeviceReport.verified`, of ways that were tried without the device (docs/gpu.md)."""
 
 
 @dataclass(frozen=True)
