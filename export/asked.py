@@ -10,7 +10,7 @@ from typing import Any
 
 from edgedec.errors import InputError
 from edgedec.export.bundle import Progress
-from edgedec.export.npu.places import Place, place
+from edgedec.export.places import Place, place
 
 
 @dataclass(frozen=True)

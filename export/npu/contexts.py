@@ -9,8 +9,8 @@ from pathlib import Path
 from edgedec.devices.socs import Soc
 from edgedec.export.bundle import WEIGHTS, Progress, write_file
 from edgedec.export.npu.options import NpuOptions
-from edgedec.export.npu.places import Place
 from edgedec.export.npu.writing import copy_kept, kept_components
+from edgedec.export.places import Place
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.manifest import Component, FileEntry
 

@@ -7,11 +7,11 @@ from functools import partial
 
 from edgedec.errors import CheckFailedError
 from edgedec.export.bundle import Progress
-from edgedec.export.npu.feeding import predictions, start_of
+from edgedec.export.feeding import equal, predictions, start_of
 from edgedec.export.npu.options import NpuOptions
-from edgedec.export.npu.places import Place
-from edgedec.export.npu.texts import Passage, first_tokens
-from edgedec.export.npu.verify import Compared, equal
+from edgedec.export.npu.verify import Compared
+from edgedec.export.passages import Passage, first_tokens
+from edgedec.export.places import Place
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.generator import Generator
 from edgedec.runtime.manifest import Agreement

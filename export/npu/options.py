@@ -9,7 +9,7 @@ from edgedec.devices.npu.lower import Shapes
 from edgedec.devices.npu.precision import PRECISIONS
 from edgedec.devices.socs import Soc, find_socs
 from edgedec.errors import InputError
-from edgedec.export.npu.places import Place
+from edgedec.export.places import Place
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.manifest import BiasTable, Manifest, StaticDecoder
 from edgedec.runtime.static.options import check_scores

@@ -20,12 +20,13 @@ from edgedec.export.model import available_threads
 from edgedec.export.npu.contexts import compile_bundle
 from edgedec.export.npu.gate import each_part, refuse_difference, shown
 from edgedec.export.npu.options import NpuOptions, check_unroll, shapes_of
-from edgedec.export.npu.places import Place, place_in
 from edgedec.export.npu.ranges import observe_ranges
 from edgedec.export.npu.sensitivity import choose_eight
-from edgedec.export.npu.texts import Passage, limited, passages_of, read_text, unrounded
+from edgedec.export.npu.texts import limited, passages_of, read_text
 from edgedec.export.npu.verify import compare, devices_of
 from edgedec.export.npu.writing import write_bundle
+from edgedec.export.passages import Passage, unrounded
+from edgedec.export.places import Place, place_in
 from edgedec.export.workplace import float_bundle, refuse_inside, workplace
 from edgedec.quantize.pool import Pool
 from edgedec.quantize.text.text_files import read_pairs

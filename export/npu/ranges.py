@@ -16,8 +16,8 @@ from edgedec.devices.npu.lower import StaticModel
 from edgedec.devices.npu.precision import Range, Ranges, observe
 from edgedec.devices.options import session_options
 from edgedec.export.bundle import Progress
-from edgedec.export.npu.feeding import predictions, start_of
-from edgedec.export.npu.texts import Passage, first_tokens
+from edgedec.export.feeding import predictions, start_of
+from edgedec.export.passages import Passage, first_tokens
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.encoder import Memory
 from edgedec.runtime.generator import Generator

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,8 @@ import numpy as np
 from edgedec.devices.npu.lower import Shapes
 from edgedec.errors import BundleError, InputError
 from edgedec.export.bundle import Progress
-from edgedec.export.calibration import WRITTEN, Calibration, own_text, read_calibration
-from edgedec.export.codebooks import write_in_fp32
+from edgedec.export.calibration import Calibration, own_text, read_calibration
+from edgedec.export.passages import Passage, continued, random_samples
 from edgedec.quantize.reporting.report import Text
 from edgedec.quantize.text.batches import Batch, make_batches
 from edgedec.quantize.text.samples import Sample
@@ -24,46 +22,6 @@ TOKENS = 2048
 """Of a text: ranges and shares of equal tokens change little with more."""
 RANDOM = "random tokens"
 """What the text of a model without a tokenizer is called."""
-TOGETHER = 16
-"""Passages that the model writes side by side."""
-
-
-@dataclass(frozen=True)
-class Passage:
-    """What one sequence of a model is fed.
-
-    Attributes:
-        source: the encoder's tokens; None for a decoder-only model.
-        prompt: what the decoder is fed first.
-        written: what the floating-point model says then, greedily; at least one token.
-    """
-
-    source: tuple[int, ...] | None
-    prompt: tuple[int, ...]
-    written: tuple[int, ...]
-
-    @property
-    def read(self) -> tuple[int, ...]:
-        """What the model was given: the source, or the prompt of a decoder-only model."""
-        return self.prompt if self.source is None else self.source
-
-
-def unrounded(bundle: Bundle, folder: Path) -> Bundle:
-    """The bundle, or a copy of one with codes whose products do not round their inputs.
-
-    Args:
-        bundle: the model.
-        folder: is made where there is something to copy.
-    """
-    codebooks = bundle.manifest.codebooks
-    if codebooks is None or codebooks.compute == "fp32":
-        return bundle
-    folder.mkdir()
-    for name in bundle.manifest.files:
-        shutil.copy(bundle.path(name), folder / name)
-    for component in bundle.manifest.components.values():
-        write_in_fp32(bundle.path(component.file), folder / component.file)
-    return replace(bundle, folder=folder)
 
 
 def limited(bundle: Bundle, shapes: Shapes) -> Bundle:
@@ -100,7 +58,7 @@ def read_text(
             f"--calib {path}: the model has no tokenizer to read it with; give one with "
             "--tokenizer, or leave --calib out and it is random tokens."
         )
-    samples = _written(bundle, _random(bundle), generator, progress)
+    samples = continued(bundle, random_samples(bundle, TOKENS), generator, progress)
     batches = make_batches(samples, pad=_pad(bundle), start=_start(bundle))
     tokens = int(sum(batch.target_mask.sum() for batch in batches))
     return Calibration(Text(RANDOM, len(samples), tokens), batches, written=True)
@@ -128,7 +86,7 @@ def passages_of(
         samples = [Sample(prompt, None) for prompt in prompts]
         found = [
             Passage(None, sample.source or (), sample.target or ())
-            for sample in _written(bundle, samples, generator, progress)
+            for sample in continued(bundle, samples, generator, progress)
         ]
     else:
         found = [Passage(source, fed[:1], labels) for source, fed, labels in rows]
@@ -138,17 +96,6 @@ def passages_of(
         )
     order = np.random.default_rng(0).permutation(len(found))
     return [found[index] for index in order.tolist()]
-
-
-def first_tokens(passages: Sequence[Passage], tokens: int) -> list[Passage]:
-    """The first passages, in which so many tokens are written: the last one is cut."""
-    found = []
-    for passage in passages:
-        if tokens <= 0:
-            break
-        found.append(replace(passage, written=passage.written[:tokens]))
-        tokens -= len(passage.written)
-    return found
 
 
 def _rows(
@@ -163,46 +110,6 @@ def _rows(
         fed, labels = batch.target[row][mask].tolist(), batch.labels[row][mask].tolist()
         rows.append((source, tuple(fed), tuple(labels)))
     return rows
-
-
-def _random(bundle: Bundle) -> list[Sample]:
-    """Random tokens: sources, or prompts."""
-    io = bundle.manifest.interface
-    rng = np.random.default_rng(0)
-    limit = io.max_target if bundle.manifest.encoder is None else io.max_source
-    longest = min(WRITTEN, WRITTEN if limit is None else max(1, limit // 2))
-    config = bundle.manifest.generation
-    special = [t for t in (config.pad_token_id, *config.eos_token_ids) if t is not None]
-    tokens = np.setdiff1d(np.arange(io.vocab_size), special)
-    samples, left = [], TOKENS
-    while left > 0:
-        length = int(rng.integers(1, longest, endpoint=True))
-        samples.append(Sample(tuple(rng.choice(tokens, length).tolist()), None))
-        left -= length
-    return samples
-
-
-def _written(
-    bundle: Bundle, samples: Sequence[Sample], generator: Generator, progress: Progress
-) -> list[Sample]:
-    """The samples with what the model says about their sources; without those that end it."""
-    limit = bundle.manifest.interface.max_target
-    if bundle.manifest.encoder is None and limit is not None:
-        samples = [s for s in samples if len(s.source or ()) <= limit]
-    found: list[Sample] = []
-    for begin in range(0, len(samples), TOGETHER):
-        progress("writing targets", begin / len(samples))
-        these = samples[begin : begin + TOGETHER]
-        results = generator.generate(
-            [list(sample.source or ()) for sample in these],
-            batch_size=len(these),
-            num_beams=1,
-            temperature=0.0,
-            max_new_tokens=WRITTEN,
-        )
-        for sample, result in zip(these, results, strict=True):
-            found.append(replace(sample, target=tuple(result.tokens)))
-    return [sample for sample in found if sample.target]
 
 
 def _pad(bundle: Bundle) -> int:

@@ -14,10 +14,17 @@ import numpy as np
 
 from edgedec.devices.socs import DEFAULT_SOC, SOCS, Soc
 from edgedec.export.bundle import Progress
-from edgedec.export.npu.feeding import Logits, Predicted, Tokens, predictions, start_of
+from edgedec.export.feeding import (
+    Predicted,
+    Tokens,
+    equal,
+    predictions,
+    relative_error,
+    start_of,
+)
 from edgedec.export.npu.options import NpuOptions
-from edgedec.export.npu.places import Place
-from edgedec.export.npu.texts import Passage, first_tokens
+from edgedec.export.passages import Passage, first_tokens
+from edgedec.export.places import Place
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.generator import Generator
 from edgedec.runtime.manifest import Agreement
@@ -27,8 +34,6 @@ TOKENS = 512
 SIMULATED = 64
 """The first of these, which are compared on the NPU: a simulator takes up to 0.9 s for a token of a
 model of 4 million weights. A number, not a time, so that the outcome is the same every time."""
-NO_NUMBER = 1e6
-"""The error of what is infinite or no number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,31 +98,6 @@ class Compared:
         ]
         share, place = min(shares)
         return self.passages[place], share
-
-
-def equal(found: Sequence[Tokens], wanted: Sequence[Tokens]) -> float:
-    """The share of equal tokens, of as many as were found."""
-    tokens = np.concatenate(found)
-    return float(np.mean(tokens == np.concatenate(wanted)[: len(tokens)]))
-
-
-def relative_error(found: Sequence[Logits], wanted: Sequence[Logits]) -> float | None:
-    """The greatest difference of logits, each relative to the range of what was wanted there.
-
-    Args:
-        found: ``[vocab]`` for every token.
-        wanted: likewise.
-
-    Returns:
-        None without logits; `NO_NUMBER` where one is infinite or no number.
-    """
-    worst = None
-    for a, b in zip(found, wanted, strict=True):
-        span = max(float(np.ptp(b)), float(np.finfo(np.float32).tiny))
-        error = float(np.max(np.abs(a.astype(np.float64) - b))) / span
-        error = min(error, NO_NUMBER) if np.isfinite(error) else NO_NUMBER
-        worst = error if worst is None else max(worst, error)
-    return worst
 
 
 def devices_of(options: NpuOptions) -> tuple[str, ...]:

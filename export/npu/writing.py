@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from edgedec.devices.npu.lower import Shapes, StaticModel
 from edgedec.export.bundle import WEIGHTS, Progress, save_graphs, write_file
-from edgedec.export.npu.places import Place
+from edgedec.export.places import Place
 from edgedec.quantize.reporting.report import REPORT
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.manifest import MANIFEST, Codebooks, Component, FileEntry, Manifest

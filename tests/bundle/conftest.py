@@ -23,8 +23,8 @@ from edgedec.devices.npu.lower import TARGETS, Shapes, lower_static
 from edgedec.devices.npu.precision import apply_precision
 from edgedec.errors import BundleError, EdgedecError
 from edgedec.export import export_checkpoint
-from edgedec.export.npu.places import Place
 from edgedec.export.npu.writing import write_bundle
+from edgedec.export.places import Place
 from edgedec.runtime.bundle import open_bundle
 from edgedec.runtime.manifest import dump_manifest
 

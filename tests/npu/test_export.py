@@ -14,7 +14,7 @@ from tests.npu.exports import LENGTHS, manifest_of, take_few_tokens, tokens
 from edgedec.errors import DeviceError, EdgedecError, InputError
 from edgedec.export import export_checkpoint
 from edgedec.export.npu.options import NpuOptions, shapes_of
-from edgedec.export.npu.places import Place, place, place_in
+from edgedec.export.places import Place, place, place_in
 from edgedec.runtime.bundle import open_bundle
 
 

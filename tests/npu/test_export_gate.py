@@ -26,19 +26,13 @@ from edgedec.devices.npu.lower import StaticModel
 from edgedec.devices.qnn import Qnn
 from edgedec.errors import CheckFailedError, DeviceError
 from edgedec.export import export_checkpoint
+from edgedec.export.feeding import NO_NUMBER, predictions, relative_error, start_of
 from edgedec.export.npu import pipeline, texts
-from edgedec.export.npu.feeding import predictions, start_of
 from edgedec.export.npu.gate import ROUNDING, refuse_difference
 from edgedec.export.npu.options import NpuOptions
-from edgedec.export.npu.places import Place, place
-from edgedec.export.npu.texts import Passage
-from edgedec.export.npu.verify import (
-    NO_NUMBER,
-    Compared,
-    OnDevice,
-    devices_of,
-    relative_error,
-)
+from edgedec.export.npu.verify import Compared, OnDevice, devices_of
+from edgedec.export.passages import Passage
+from edgedec.export.places import Place, place
 from edgedec.runtime.bundle import open_bundle
 from edgedec.runtime.generator import Generator
 

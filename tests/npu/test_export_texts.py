@@ -17,8 +17,8 @@ from edgedec.errors import InputError
 from edgedec.export.calibration import shorten
 from edgedec.export.npu import texts
 from edgedec.export.npu.options import NpuOptions, shapes_of
-from edgedec.export.npu.places import place
-from edgedec.export.npu.texts import Passage, first_tokens
+from edgedec.export.passages import Passage, first_tokens
+from edgedec.export.places import place
 from edgedec.runtime.bundle import open_bundle
 from edgedec.runtime.generator import Generator
 from edgedec.runtime.text import Tokenizer

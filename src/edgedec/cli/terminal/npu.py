@@ -25,7 +25,7 @@ def measured(folder: Path, device: str) -> dict[str, Any]:
         Nothing for a device without a check of this kind; the agreement otherwise, which is None
         with ``--no-verify``.
     """
-    from edgedec.export.npu.places import place
+    from edgedec.export.places import place
 
     if place(device) is None:
         return {}

@@ -1,4 +1,4 @@
-"""Feed passages to a model token by token, and keep what it would have said."""
+"""Feed passages to a model token by token, keep what it would have said, and compare that."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.export.npu.texts import Passage
+from edgedec.export.passages import Passage
 from edgedec.runtime.generator import Generator
 from edgedec.runtime.prompt import feed_prompts
 from edgedec.runtime.steps import Steps
 
 PIECE = 512
 """Prompt tokens that are fed at a time."""
+NO_NUMBER = 1e6
+"""The error of what is infinite or no number."""
 
 Tokens = NDArray[np.int64]
 Logits = NDArray[np.float32]
@@ -75,3 +77,28 @@ def start_of(generator: Generator) -> Start:
         return generator.start_decoding(None if source is None else [list(source)], 1)
 
     return start
+
+
+def equal(found: Sequence[Tokens], wanted: Sequence[Tokens]) -> float:
+    """The share of equal tokens, of as many as were found."""
+    tokens = np.concatenate(found)
+    return float(np.mean(tokens == np.concatenate(wanted)[: len(tokens)]))
+
+
+def relative_error(found: Sequence[Logits], wanted: Sequence[Logits]) -> float | None:
+    """The greatest difference of logits, each relative to the range of what was wanted there.
+
+    Args:
+        found: ``[vocab]`` for every token.
+        wanted: likewise.
+
+    Returns:
+        None without logits; `NO_NUMBER` where one is infinite or no number.
+    """
+    worst = None
+    for a, b in zip(found, wanted, strict=True):
+        span = max(float(np.ptp(b)), float(np.finfo(np.float32).tiny))
+        error = float(np.max(np.abs(a.astype(np.float64) - b))) / span
+        error = min(error, NO_NUMBER) if np.isfinite(error) else NO_NUMBER
+        worst = error if worst is None else max(worst, error)
+    return worst
