@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgedec.errors import DeviceError, InputError
-from edgedec.runtime.manifest import Component
+from edgedec.runtime.bundle import Bundle
+from edgedec.runtime.manifest import Component, Limits
+from edgedec.runtime.resident.arena import Arena
 from edgedec.runtime.session import Session
 
 if TYPE_CHECKING:  # opening a bundle needs none of it
@@ -83,19 +85,69 @@ class CodebookDevice(Device, Protocol):
         """
 
 
+class ResidentDevice(Protocol):
+    """A device that keeps caches in memory of its own; it makes its graphs of a bundle's."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in `DEVICES`."""
+
+    def fallback(self) -> str | None:
+        """Why our operators run slower than they could here; None where nothing is lost."""
+
+    def report(self) -> DeviceReport:
+        """What the device offers on this machine."""
+
+    def arena(self) -> Arena:
+        """Its memory: the same for all that is opened in this process.
+
+        Raises:
+            MissingDeviceError: the device is not available here.
+        """
+
+    def open_resident(
+        self,
+        bundle: Bundle,
+        component: str,
+        limits: Limits,
+        *,
+        threads: int | None,
+        records: Path | None = None,
+    ) -> Session:
+        """Open a component's graph, with caches of a fixed capacity (docs/bundle.md).
+
+        Args:
+            bundle: a checked bundle; its graphs are those for any device.
+            component: of the bundle.
+            limits: how far its graphs must reach.
+            threads: of what runs on the host.
+            records: as of `Device.open`.
+
+        Raises:
+            BundleError: the graph is damaged.
+            DeviceError: the device cannot run it.
+            MissingDeviceError: the device is not available here.
+        """
+
+
 DEVICES = {
     "cpu": "edgedec.devices.cpu",
     "qnn": "edgedec.devices.qnn",
     "openvino": "edgedec.devices.openvino",
+    "tensorrt": "edgedec.devices.tensorrt",
+    "tensorrt-rtx": "edgedec.devices.tensorrt_rtx",
+    "cuda": "edgedec.devices.cuda",
 }
 """Device name -> module with ``device(option, allow_fallback)``, imported when its device is asked
 for; ``option`` is what follows the name after a colon, or None."""
 STATIC = frozenset({"qnn", "openvino"})
 """Devices that run graphs of fixed shapes only (docs/npu.md)."""
+RESIDENT = frozenset({"tensorrt", "tensorrt-rtx", "cuda"})
+"""Devices that are a `ResidentDevice` (docs/gpu.md)."""
 
 
 def get_device(text: str, *, allow_fallback: bool = False) -> Device:
-    """The device that a text names.
+    """The device that a text names; one of `RESIDENT` only to ask for its report.
 
     Args:
         text: ``NAME`` or ``NAME:OPTION``, such as ``qnn:sm8650``.
@@ -112,6 +164,18 @@ def get_device(text: str, *, allow_fallback: bool = False) -> Device:
     module = importlib.import_module(DEVICES[name])
     device: Device = module.device(option or None, allow_fallback)
     return device
+
+
+def is_resident(text: str) -> bool:
+    """Whether a text as `get_device` takes it names a device of `RESIDENT`."""
+    return text.partition(":")[0].strip() in RESIDENT
+
+
+def resident_device(text: str, *, allow_fallback: bool = False) -> ResidentDevice:
+    """The device of `RESIDENT` that a text names; arguments and errors as of `get_device`."""
+    device = get_device(text, allow_fallback=allow_fallback)
+    found: ResidentDevice = device  # type: ignore[assignment]  # what its module makes
+    return found
 
 
 def codebook_device(name: str) -> CodebookDevice:

@@ -12,7 +12,7 @@ from edgedec.errors import BundleError, DeviceError, InputError
 from edgedec.runtime.manifest import Component
 from edgedec.runtime.onnx_file import operator_sets
 from edgedec.runtime.operators import DOMAIN
-from edgedec.runtime.session import Session, first_line
+from edgedec.runtime.session import OnnxSession, Session, first_line
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -120,7 +120,7 @@ class Cpu:
                 providers=["CPUExecutionProvider"],
                 enable_fallback=0,  # which means a second try, and print() to standard output
             )
-            return Session(graph.name, session)
+            return OnnxSession(graph.name, session)
         except Exception as error:  # ONNX Runtime's exceptions share no other base
             raise BundleError(
                 f"{graph.name} cannot be opened by ONNX Runtime {onnxruntime.__version__}: "

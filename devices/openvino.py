@@ -22,7 +22,7 @@ from edgedec.errors import (
     MissingDeviceError,
 )
 from edgedec.runtime.manifest import Component
-from edgedec.runtime.session import Session
+from edgedec.runtime.session import OnnxSession, Session
 
 if TYPE_CHECKING:
     from edgedec.devices.report import DeviceReport
@@ -110,7 +110,7 @@ class OpenVino:
                     "%s: %d of %d nodes run on the CPU instead of OpenVINO: %s",
                     *(graph.name, len(fallen), every, listed(fallen)),
                 )
-        return Session(graph.name, inference)
+        return OnnxSession(graph.name, inference)
 
     def _inference(
         self, graph: Path, options: Any, entries: Mapping[str, str], threads: int | None

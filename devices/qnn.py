@@ -18,7 +18,7 @@ from edgedec.devices.qnn_session import open_raw
 from edgedec.devices.socs import DEFAULT_SOC, SOCS, Soc, find_soc
 from edgedec.errors import BundleError, DeviceError
 from edgedec.runtime.manifest import Component
-from edgedec.runtime.session import Session
+from edgedec.runtime.session import OnnxSession, Session
 
 if TYPE_CHECKING:
     from edgedec.devices.report import DeviceReport
@@ -109,7 +109,7 @@ class Qnn:
                     "%s: %d of %d nodes run on the CPU instead of the NPU: %s",
                     *(graph.name, len(fallen), every, listed(fallen)),
                 )
-        return Session(graph.name, inference, partial(explain_run, graph))
+        return OnnxSession(graph.name, inference, partial(explain_run, graph))
 
     @property
     def target(self) -> Soc:
