@@ -10,9 +10,9 @@ import onnx_ir as ir
 from edgedec.devices.npu.bias import Tables
 from edgedec.devices.npu.emit import Emitter
 from edgedec.devices.npu.heads import Heads, attend, bias_rows, keys, values
-from edgedec.devices.npu.refusal import RefusalError
 from edgedec.devices.npu.writer import Writer
 from edgedec.devices.passes.match import attribute, axis, constant
+from edgedec.devices.passes.refusal import RefusalError
 from edgedec.kernels.operator import DOMAIN
 
 MEMORY, DECODE = (DOMAIN, "MemoryAttention"), (DOMAIN, "DecodeAttention")

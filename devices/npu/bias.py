@@ -10,8 +10,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgedec.devices.npu.model import MASKED
-from edgedec.devices.npu.refusal import RefusalError
 from edgedec.devices.passes.match import attribute, table
+from edgedec.devices.passes.refusal import RefusalError
 
 Array = NDArray[np.float32]
 

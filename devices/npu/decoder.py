@@ -33,9 +33,9 @@ from edgedec.devices.npu.known import (
 )
 from edgedec.devices.npu.model import Target
 from edgedec.devices.npu.operators import COMMON
-from edgedec.devices.npu.refusal import RefusalError
 from edgedec.devices.npu.writer import Writer
 from edgedec.devices.passes.match import attribute, axis, producer
+from edgedec.devices.passes.refusal import RefusalError
 
 FLOAT, INT32 = ir.DataType.FLOAT, ir.DataType.INT32
 PICK = ("", "GatherND")

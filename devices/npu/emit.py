@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import onnx_ir as ir
 
 from edgedec.devices.npu.known import Arrays
-from edgedec.devices.npu.refusal import RefusalError
 from edgedec.devices.npu.writer import Writer
+from edgedec.devices.passes.refusal import RefusalError
 from edgedec.kernels.operator import DOMAIN
 
 Handler = Callable[["Emitter", ir.Node], None]

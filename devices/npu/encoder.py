@@ -15,9 +15,9 @@ from edgedec.devices.npu.heads import Heads, keys, values
 from edgedec.devices.npu.known import NOTHING, computed, evaluate, frontier, varying
 from edgedec.devices.npu.model import Target
 from edgedec.devices.npu.operators import COMMON
-from edgedec.devices.npu.refusal import RefusalError
 from edgedec.devices.npu.writer import Writer
 from edgedec.devices.passes.attention import UNSEEN
+from edgedec.devices.passes.refusal import RefusalError
 
 
 def static_encoder(

@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgedec.devices.npu.refusal import RefusalError
+from edgedec.devices.passes.refusal import RefusalError
 from edgedec.runtime.session import first_line
 
 Arrays = dict[ir.Value, NDArray[Any]]

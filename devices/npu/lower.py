@@ -18,9 +18,9 @@ from edgedec.devices.npu.model import (
     StaticModel,
     Target,
 )
-from edgedec.devices.npu.refusal import RefusalError, describe
 from edgedec.devices.npu.standard import standardise
 from edgedec.devices.npu.supported import check_operators, check_shapes
+from edgedec.devices.passes.refusal import RefusalError, describe
 from edgedec.errors import InputError
 from edgedec.runtime.manifest import BiasTable, Manifest, Static, StaticDecoder, StaticEncoder
 

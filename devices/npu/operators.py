@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgedec.devices.npu.emit import Emitter, Handler, copy
-from edgedec.devices.npu.refusal import RefusalError
 from edgedec.devices.npu.rotary import rotary
 from edgedec.devices.passes.match import attribute
+from edgedec.devices.passes.refusal import RefusalError
 
 
 def swish(emitter: Emitter, node: ir.Node) -> None:

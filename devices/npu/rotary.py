@@ -7,8 +7,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgedec.devices.npu.emit import Emitter
-from edgedec.devices.npu.refusal import RefusalError
 from edgedec.devices.passes.match import attribute
+from edgedec.devices.passes.refusal import RefusalError
 
 Array = NDArray[np.float32]
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgedec.devices.npu.refusal import RefusalError
 from edgedec.devices.passes.attention import fuse_attention
-from edgedec.devices.passes.change import add_initializer, replace, take_over
+from edgedec.devices.passes.change import add_initializer, replace
+from edgedec.devices.passes.codes import Matrices, matrix_of, packed_of, reads_codes
 from edgedec.devices.passes.linear import find_linears
-from edgedec.devices.passes.match import attribute, constant
+from edgedec.devices.passes.match import constant
+from edgedec.devices.passes.standard import split_rows
 from edgedec.devices.passes.widen import widen
-from edgedec.kernels.operator import DOMAIN
-from edgedec.kernels.packing import Packed
-from edgedec.runtime.manifest import CodebookMatrix
-
-Matrices = Mapping[str, CodebookMatrix]
-"""Path of the node that reads a matrix -> the matrix, as a manifest lists a component's."""
 
 
 def standardise(model: ir.Model, matrices: Matrices) -> tuple[ir.Model, dict[str, int]]:
@@ -47,12 +40,9 @@ def standardise(model: ir.Model, matrices: Matrices) -> tuple[ir.Model, dict[str
     coded: dict[str, int] = {}
     decoded: dict[ir.Value, NDArray[np.float32]] = {}
     for node in list(graph):
-        if node.domain == DOMAIN and node.op_type in ("CodebookMatMul", "CodebookGather"):
+        if reads_codes(node):
             _decode(graph, node, matrices, coded, decoded)
-        elif (node.domain, node.op_type) == (DOMAIN, "AddRMSNorm"):
-            _split_norm(graph, node)
-        elif (node.domain, node.op_type) == (DOMAIN, "ArgMax"):
-            _standard_choice(graph, node)
+    split_rows(graph)
     _use_matmul(graph)
     fuse_attention(graph)
     copy.functions.clear()
@@ -68,11 +58,10 @@ def _decode(
     decoded: dict[ir.Value, NDArray[np.float32]],
 ) -> None:
     """Put the matrices that codes stand for in the place of a node that reads codes."""
-    stored, matrix = node.inputs[1], matrices.get(str(node.name))
-    if stored is None or matrix is None:
-        raise RefusalError(node, "the manifest does not list its matrix")
+    stored, matrix = node.inputs[1], matrix_of(node, matrices)
+    assert stored is not None
     if stored not in decoded:
-        decoded[stored] = _packed(node, matrix).dequantize()
+        decoded[stored] = packed_of(node, matrix).dequantize()
     first = 0
     for part, output in zip(matrix.parts, node.outputs, strict=False):
         rows = decoded[stored][first : first + part.rows]
@@ -109,53 +98,6 @@ def _product(
     made.outputs[0].name = f"{path}.product"
     inputs = [made.outputs[0], add_initializer(graph, f"{path}.bias", bias)]
     _put(graph, ir.node("Add", inputs, name=f"{path}.bias_add"), node, output)
-
-
-def _packed(node: ir.Node, matrix: CodebookMatrix) -> Packed:
-    gathers = node.op_type == "CodebookGather"
-    stored = [constant(value) for value in node.inputs[1:]]
-    if len(stored) < 4 or any(array is None for array in stored[:4]):
-        raise RefusalError(node, "its codes are no constants")
-    codes, levels, row_scale, groups = stored[:4]
-    at = 4 if gathers else 5
-    order = stored[at] if len(stored) > at else None
-    try:
-        return Packed(
-            codes,  # type: ignore[arg-type]
-            levels,  # type: ignore[arg-type]
-            row_scale,  # type: ignore[arg-type]
-            groups,  # type: ignore[arg-type]
-            bits=int(attribute(node, "bits")),
-            columns=matrix.columns,
-            row_order=order,
-        )
-    except ValueError as error:
-        raise RefusalError(node, f"its codes are damaged: {error}") from error
-
-
-def _split_norm(graph: ir.Graph, node: ir.Node) -> None:
-    """AddRMSNorm as the two nodes that it was."""
-    left, right, scale = node.inputs
-    norm, total = node.outputs
-    added = ir.node("Add", [left, right], name=str(total.name))
-    graph.insert_before(node, added)
-    added.outputs[0].name = f"{total.name}.sum"
-    made = ir.node(
-        "RMSNormalization",
-        [added.outputs[0], scale],
-        {"axis": -1, "epsilon": float(attribute(node, "epsilon"))},
-        name=node.name,
-    )
-    graph.insert_before(node, made)
-    made.outputs[0].name = f"{norm.name}.norm"
-    replace(graph, total, added.outputs[0])
-    replace(graph, norm, made.outputs[0])
-    graph.remove(node, safe=True)
-
-
-def _standard_choice(graph: ir.Graph, node: ir.Node) -> None:
-    made = ir.node("ArgMax", node.inputs, {"axis": -1, "keepdims": 0}, name=node.name)
-    take_over(graph, made, [node], node)
 
 
 def _use_matmul(graph: ir.Graph) -> None:

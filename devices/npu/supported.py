@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgedec.devices.npu.refusal import RefusalError
+from edgedec.devices.passes.refusal import RefusalError
 
 RUN = frozenset(
     (

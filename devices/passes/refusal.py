@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 
 class RefusalError(Exception):
-    """A node that no graph of fixed shapes can hold; `lower_static` makes a sentence of it.
+    """A node that a device cannot have; whoever lowers the graph makes a sentence of it.
 
     Args:
         node: the node, or None where the reason is not one node's.
