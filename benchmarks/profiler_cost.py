@@ -29,7 +29,7 @@ from edgedec.runtime import session as session_module
 from edgedec.runtime.generator import Generator
 from edgedec.runtime.model import Model
 from edgedec.runtime.profiling.paired import Ratio, ratio_of
-from edgedec.runtime.session import Session
+from edgedec.runtime.session import OnnxSession, Session
 from edgedec.runtime.spans import Spans
 
 ON_LIMIT, OFF_LIMIT = 1.02, 1.005
@@ -69,11 +69,11 @@ def _stripped_classes() -> tuple[type[Generator], type[Session]]:
     """A generator and its sessions without spans."""
     space = _stripped(generator_module)
     space["Loop"] = _stripped(loop_module)["Loop"]
-    return space["Generator"], _stripped(session_module)["Session"]
+    return space["Generator"], _stripped(session_module)["OnnxSession"]
 
 
 def _sibling(
-    generator: Generator, kind: type[Generator] = Generator, of: type[Session] = Session
+    generator: Generator, kind: type[Generator] = Generator, of: type[Session] = OnnxSession
 ) -> Generator:
     """A generator of another class, or with spans of its own, over the same graphs."""
     found, spans = copy.copy(generator), Spans()

@@ -186,10 +186,10 @@ class OnnxSession(Session):
         steps: int,
     ) -> Binding:
         """Let one run be several of the graph; what is carried goes through the host's memory."""
-        given = {name: _host(name, inputs[name]) for name in carried.values()}
+        given = {name: host_array(name, inputs[name]) for name in carried.values()}
         fed = {name: array.copy() for name, array in given.items()}
         found = {name: np.empty_like(fed[into]) for name, into in carried.items()}
-        chosen = _host("next_token", outputs["next_token"])
+        chosen = host_array("next_token", outputs["next_token"])
         token = found.setdefault("next_token", np.empty(chosen.shape[1:], np.int64))
         launch, alive = self._bound({**inputs, **fed}, {**outputs, **found})
 
@@ -240,7 +240,8 @@ class OnnxSession(Session):
         return partial(self._inference.run_with_iobinding, binding), (inputs, dict(outputs))
 
 
-def _host(name: str, array: Array) -> NDArray[Any]:
+def host_array(name: str, array: Array) -> NDArray[Any]:
+    """The array of a port that must be the host's memory; raises TypeError for a `Buffer`."""
     if isinstance(array, Buffer):
         raise TypeError(f"{name} must be the host's memory")
     return array

@@ -16,7 +16,7 @@ from edgedec.devices.base import DEVICES
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.generator import Generator
 from edgedec.runtime.manifest import MANIFEST, Component, load_manifest
-from edgedec.runtime.session import Session
+from edgedec.runtime.session import OnnxSession, Session
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Unchecked:
         if shared:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = ["CPUExecutionProvider"]
-        return Session(graph.name, onnxruntime.InferenceSession(graph, options, providers))
+        return OnnxSession(graph.name, onnxruntime.InferenceSession(graph, options, providers))
 
 
 def device(_option: str | None, _allow_fallback: bool) -> Unchecked:

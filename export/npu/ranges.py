@@ -21,7 +21,7 @@ from edgedec.export.passages import Passage, first_tokens
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.encoder import Memory
 from edgedec.runtime.generator import Generator
-from edgedec.runtime.session import Binding, Session
+from edgedec.runtime.session import Array, Binding, OnnxSession, Session, host_array
 from edgedec.runtime.static.bias import read_bias
 from edgedec.runtime.static.components import open_static
 from edgedec.runtime.static.decoding import StaticDecoding
@@ -32,7 +32,7 @@ TOKENS = 1024
 """Tokens that graphs are observed at: the least and greatest values hardly move with more."""
 
 
-class Observed(Session):
+class Observed(OnnxSession):
     """A graph that also returns all that it computes, of which its runner need not know.
 
     Args:
@@ -48,12 +48,11 @@ class Observed(Session):
         self._every = list(self.outputs)
         self.outputs = {name: self.outputs[name] for name in outputs}
 
-    def bind(
-        self, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]
-    ) -> Binding:
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Binding:
         """As every session does."""
-        read = {name: inputs[name] for name in self.inputs}
-        return _ObservedRun(self._inference, read, outputs, self._every, self._ranges)
+        read = {name: host_array(name, inputs[name]) for name in self.inputs}
+        written = {name: host_array(name, array) for name, array in outputs.items()}
+        return _ObservedRun(self._inference, read, written, self._every, self._ranges)
 
 
 class _ObservedRun(Binding):
