@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from edgedec.errors import DeviceError, MissingDependencyError
@@ -21,7 +21,7 @@ def candidates() -> tuple[str, ...]:
     return CANDIDATES
 
 
-def first_that_works(attempt: Callable[[str], T]) -> T:
+def first_that_works(attempt: Callable[[str], T], devices: Sequence[str] = CANDIDATES) -> T:
     """What an attempt returns for the first device that it succeeds with.
 
     Every device that is left is logged with its reason, as a warning: a user who waits for a GPU's
@@ -29,18 +29,20 @@ def first_that_works(attempt: Callable[[str], T]) -> T:
 
     Args:
         attempt: opens a whole model on a device; what it opened must be gone when it raises.
+        devices: to try, in this order; at least one.
 
     Raises:
         DeviceError: or any other error of the last device.
         EdgedecError: the model or the input is at fault, whatever the device.
     """
-    *others, last = candidates()
-    for device, following in zip(others, (*others[1:], last), strict=True):
-        try:
-            return attempt(device)
-        except (DeviceError, MissingDependencyError) as error:
-            logger.warning("%s", stepping_down(device, following, error))
-    return attempt(last)
+    device, *others = devices
+    if not others:
+        return attempt(device)
+    try:
+        return attempt(device)
+    except (DeviceError, MissingDependencyError) as error:
+        logger.warning("%s", stepping_down(device, others[0], error))
+    return first_that_works(attempt, others)
 
 
 def stepping_down(device: str, following: str, error: Exception) -> str:
