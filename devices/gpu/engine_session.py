@@ -1,0 +1,207 @@
+"""An engine as a session of the runtime: bindings, and the plans that they run by."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgedec.devices.gpu.arena import CudaArena
+from edgedec.devices.gpu.contexts import Contexts
+from edgedec.devices.gpu.driver import CudaError
+from edgedec.devices.gpu.engine import Engine
+from edgedec.devices.gpu.engine_plan import CHOSEN, Plan, dtype_of
+from edgedec.errors import DeviceError, EdgedecError, InputError
+from edgedec.runtime.resident.arena import Buffer
+from edgedec.runtime.session import Array, Binding, Session
+
+KEPT = 8
+"""Plans without a binding that are kept: a later request of the same shapes needs no new ones."""
+TOKENS = ("input_ids", "hidden")
+"""Inputs whose second axis is the number of new positions."""
+
+Key = tuple[Any, ...]
+
+
+class EngineSession(Session):
+    """An engine of TensorRT's.
+
+    Plans outlive their bindings: an arena gives the same addresses to the next request of the same
+    shapes, and what was set up and recorded for the last one serves it at once.
+
+    Args:
+        name: of the engine, for messages.
+        engine: the engine.
+        arena: memory of the GPU.
+        contexts: makes its execution contexts.
+    """
+
+    def __init__(self, name: str, engine: Engine, arena: CudaArena, contexts: Contexts) -> None:
+        super().__init__(name, engine.inputs, engine.outputs)
+        self._engine = engine
+        self._arena = arena
+        self._contexts = contexts
+        self._idle: list[tuple[Key, Plan]] = []
+        self._in_range = False
+
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Binding:
+        """Let the engine read and write arrays.
+
+        Raises:
+            InputError: the shapes are beyond what the engine was built for, or memory is short.
+        """
+        return self._bind(inputs, outputs, {}, 1)
+
+    def bind_steps(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        carried: Mapping[str, str],
+        steps: int,
+    ) -> Binding:
+        """Let one run be several of the engine; what is carried stays on the GPU.
+
+        Raises:
+            InputError: as `bind`.
+        """
+        return self._bind(inputs, outputs, carried, steps)
+
+    def end_records(self) -> Path:
+        """Never: engines write no records of operators."""
+        raise DeviceError(f"{self.name} is an engine of TensorRT's and keeps no records.")
+
+    def explain(self, error: Exception) -> EdgedecError | None:
+        """What an error of the driver means to the user."""
+        if not isinstance(error, CudaError):
+            return None
+        return DeviceError(
+            f"the GPU failed while {self.name} ran ({error}): look at nvidia-smi, start again, and "
+            "use --device cpu if it stays."
+        )
+
+    def _bind(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        carried: Mapping[str, str],
+        steps: int,
+    ) -> Binding:
+        inputs = {name: inputs[name] for name in self.inputs}
+        outputs = dict(outputs)
+        for name, array in {**inputs, **outputs}.items():
+            self._check(name, array, of_steps=bool(carried) and name == CHOSEN)
+        key = (_key(inputs), _key(outputs), tuple(sorted(carried.items())), steps)
+        with self._arena.lock:
+            plan = self._plan(key, inputs, outputs, carried, steps)
+        lease = Lease()
+        weakref.finalize(lease, self._idle.append, (key, plan)).atexit = False
+        launch = partial(self._run, plan, inputs, outputs)
+        return Binding(self, launch, (lease, inputs, outputs))
+
+    def _check(self, name: str, array: Array, *, of_steps: bool) -> None:
+        """Refuse what the engine would read or write as something else."""
+        port = {**self.inputs, **self.outputs}[name]
+        shape = array.shape[1:] if of_steps else array.shape
+        fits = len(shape) == len(port.shape) and all(
+            not isinstance(length, int) or length == found
+            for length, found in zip(port.shape, shape, strict=True)
+        )
+        if not fits or array.dtype != dtype_of(port.type):
+            raise ValueError(
+                f"{name} of {self.name} is {port.type} {port.shape}, not {array.dtype} {shape}"
+            )
+
+    def _plan(
+        self,
+        key: Key,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        carried: Mapping[str, str],
+        steps: int,
+    ) -> Plan:
+        """A plan for shapes and addresses: one that nobody uses now, or a new one."""
+        for index, (known, plan) in enumerate(self._idle):
+            if known == key:
+                del self._idle[index]
+                return plan
+        del self._idle[:-KEPT]
+        profile = self._profile({name: array.shape for name, array in inputs.items()})
+        new = {inputs[name].shape[1] for name in TOKENS if name in inputs}
+        return Plan(
+            self._engine,
+            self._arena,
+            self._contexts.new(),
+            profile,
+            inputs,
+            outputs,
+            carried=carried,
+            steps=steps,
+            record=new == {1},
+            name=self.name,
+        )
+
+    def _profile(self, shapes: Mapping[str, Sequence[int]]) -> int:
+        """The engine's first profile that has these shapes."""
+        reasons = []
+        for index, profile in enumerate(self._engine.profiles):
+            beyond = [
+                f"{name} {list(shape)} is not within {list(profile[name][0])} and "
+                f"{list(profile[name][2])}"
+                for name, shape in shapes.items()
+                if not _within(shape, profile[name][0], profile[name][2])
+            ]
+            if not beyond:
+                return index
+            reasons.append(beyond[0])
+        raise InputError(
+            f"{self.name} is an engine for other sizes ({reasons[-1]}): take fewer or shorter "
+            "inputs at a time, or export with a larger --max-rows, --max-source or --max-target."
+        )
+
+    def _run(self, plan: Plan, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        plan.run(inputs, outputs)
+        if not self._in_range:
+            self._check_range(outputs)
+            self._in_range = True
+
+    def _check_range(self, outputs: Mapping[str, Array]) -> None:
+        """Look at what the engine's first run gave: float16 may overflow where float32 did not."""
+        for name, array in outputs.items():
+            if name in self._engine.aliases:
+                continue  # most of a cache is empty, and what is written shows in the other outputs
+            values = self._arena.read(array) if isinstance(array, Buffer) else array
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                self._out_of_range(f"{name} is not finite")
+            vocab = self.outputs["logits"].shape[-1] if "logits" in self.outputs else None
+            if name == CHOSEN and isinstance(vocab, int):
+                least, greatest = values.min(), values.max()
+                if least < 0 or greatest >= vocab:
+                    self._out_of_range(f"it chose token {least if least < 0 else greatest}")
+
+    def _out_of_range(self, what: str) -> None:
+        raise DeviceError(
+            f"{self.name} computes nonsense on this GPU ({what}): float16 is too small for this "
+            "model's numbers; use --device cpu."
+        )
+
+
+class Lease:
+    """A binding's right to its plan: when it is gone, the plan is free for another."""
+
+
+def _within(shape: Sequence[int], least: Sequence[int], greatest: Sequence[int]) -> bool:
+    return len(shape) == len(least) and all(
+        low <= length <= high for low, length, high in zip(least, shape, greatest, strict=True)
+    )
+
+
+def _key(arrays: Mapping[str, Array]) -> Key:
+    """What a plan depends on: memory of the host is copied to and from the plan's own."""
+    return tuple(
+        (name, array.shape, array.dtype.str, array.address if isinstance(array, Buffer) else None)
+        for name, array in sorted(arrays.items())
+    )
