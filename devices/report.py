@@ -5,22 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-VERIFIED = {
-    "tensorrt": (
-        "never executed on a GPU: its kernels were interpreted and assembled, and TensorRT's own "
-        "bindings took the plugin up to the kernel's launch, without TensorRT's library"
-    ),
-    "tensorrt-rtx": (
-        "never executed on a GPU: its engines were parsed and built by TensorRT-RTX, which needs "
-        "none for that"
-    ),
-    "cuda": (
-        "never executed on a GPU: its graphs ran on ONNX Runtime's CPU provider, and the CUDA "
-        "provider was only asked for which nodes it has kernels"
-    ),
-}
-"""Device -> `DeviceReport.verified`, of ways that were tried without the device (docs/gpu.md)."""
-
 
 @dataclass(frozen=True)
 class OperatorReport:
