@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from comparison.lines import find, keep, read
 from npus.cells import CONTEXT_SOCS, SUBJECTS, export_options, reads_text
 from npus.subjects import EDGEDEC, Data, Ready, prepare
 from npus.tables import print_tables
@@ -203,28 +204,10 @@ def table(results: Path) -> None:
     print_tables(read(results))
 
 
-def read(results: Path) -> list[dict[str, Any]]:
-    """All results so far."""
-    if not results.exists():
-        return []
-    return [json.loads(line) for line in results.read_text().splitlines()]
-
-
 def known(results: Path, *key: str) -> bool:
     """Whether there is a result of that kind, model, cell and chip."""
     names = ("kind", "model", "cell", "soc")
-    return any(
-        all(found.get(name) == value for name, value in zip(names, key, strict=False))
-        for found in read(results)
-    )
-
-
-def keep(results: Path, found: dict[str, Any]) -> None:
-    """Add a result."""
-    results.parent.mkdir(parents=True, exist_ok=True)
-    with results.open("a") as file:
-        file.write(json.dumps(found) + "\n")
-    print({k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}, flush=True)
+    return find(results, dict(zip(names, key, strict=False))) is not None
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from comparison.markdown import print_table
+
 from npus.cells import BARS
 
 Result = Mapping[str, Any]
@@ -72,11 +74,3 @@ def of_eight(result: Result, own: Sequence[Result]) -> float | None:
     """Bytes by those of nbits8, where that was measured."""
     eight = [r["bytes"] for r in own if r["cell"] == "nbits8"]
     return result["bytes"] / eight[0] if eight else None
-
-
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Markdown; nothing without rows."""
-    if rows:
-        for row in (header, ["---"] * len(header), *rows):
-            print(f"| {' | '.join(row)} |")
-        print()

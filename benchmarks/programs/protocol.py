@@ -11,9 +11,10 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 # Some libraries print; only answers may reach the caller.
@@ -41,11 +42,17 @@ def read_task() -> Task:
     return Task(**{**fields, "model": Path(fields["model"])})
 
 
-def serve(task: Task, generate: Callable[[int], int], version: str) -> None:
+def serve(
+    task: Task,
+    generate: Callable[[int], int],
+    version: str,
+    facts: Mapping[str, object] = MappingProxyType({}),
+) -> None:
     """Measure ``generate(n)``, which decodes n tokens per source, each time the caller asks.
 
     ``generate`` returns the number of tokens it produced for the first source; any other number
-    than n would make the figures meaningless and ends the program.
+    than n would make the figures meaningless and ends the program. ``facts`` go into the first
+    answer, beside the version.
     """
 
     def timed(count: int) -> float:
@@ -57,7 +64,7 @@ def serve(task: Task, generate: Callable[[int], int], version: str) -> None:
         return elapsed
 
     timed(1)
-    answer({"version": version})
+    answer({"version": version, **facts})
     for _ in sys.stdin:
         timed(2)  # the caches belonged to the programs before
         first, total = timed(1), timed(task.new_tokens)

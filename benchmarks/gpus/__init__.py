@@ -1,0 +1,1 @@
+"""What ``gpu.py`` measures: products of matrices and decoding on NVIDIA GPUs."""
