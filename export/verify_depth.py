@@ -20,7 +20,7 @@ from edgedec.runtime.components import Components
 from edgedec.runtime.decoder import Decoding
 from edgedec.runtime.depth.plan import Variant
 from edgedec.runtime.encoder import Encoder, Memory
-from edgedec.runtime.session import Session, empty
+from edgedec.runtime.session import Session, empty, host_array
 
 SOURCE, PROMPT, STEPS = 5, 3, 4
 """Tokens of the source; of the target in one pass, and then one by one, by turns in every variant
@@ -180,9 +180,10 @@ def _compare(
         for index, stage in enumerate(components.stages):
             name = {"full": stage.component, **stage.variants}[fed.actions[stage.first]]
             for layer in range(stage.first, stage.last):
-                pair = decoding.cache.view(layer, t + 1)
-                check(name, "keys", pair[0][0, t], expected.keys[layer][t])
-                check(name, "values", pair[1][0, t], expected.values[layer][t])
+                view = decoding.cache.view(layer, t + 1)
+                keys, values = (host_array("past", part)[0, t] for part in view)
+                check(name, "keys", keys, expected.keys[layer][t])
+                check(name, "values", values, expected.values[layer][t])
             check(name, "hidden states", states[t, index], expected.states[t, stage.last])
 
 

@@ -48,3 +48,8 @@ class Anchors:
     def fork(self, copies: int) -> None:
         """Repeat every row ``copies`` times, side by side."""
         self._states = {k: np.repeat(a, copies, axis=0) for k, a in self._states.items()}
+
+    def copy(self, other: Anchors, rows: NDArray[np.int64]) -> None:
+        """Let row r continue row ``rows[r]`` of others, in memory that stays where it is."""
+        for name, anchor in self._states.items():
+            anchor[:] = other.inputs[name][rows]

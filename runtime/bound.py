@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgedec.runtime.anchors import Anchors
-from edgedec.runtime.cache import VIEW, KVCache
+from edgedec.runtime.cache import VIEW, Cache
 from edgedec.runtime.components import Components
 from edgedec.runtime.encoder import Memory
 from edgedec.runtime.hidden import SHORT, HiddenMemory
-from edgedec.runtime.session import Binding, empty
+from edgedec.runtime.session import Array, Binding, empty
+
+if TYPE_CHECKING:
+    from edgedec.runtime.resident.memory import ResidentMemory
+
+Bind = Callable[[Mapping[str, Array], Mapping[str, Array]], Binding]
+"""What `Session.bind` is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +71,9 @@ class Scores:
         object.__setattr__(self, "last", StepOutput(self.next_token[:, -1], logits))
 
     @property
-    def outputs(self) -> dict[str, NDArray[Any]]:
+    def outputs(self) -> dict[str, Array]:
         """What the graph writes."""
-        found: dict[str, NDArray[Any]] = {"next_token": self.next_token}
+        found: dict[str, Array] = {"next_token": self.next_token}
         if self.logits is not None:
             found["logits"] = self.logits
         return found
@@ -109,11 +116,18 @@ class BoundStage:
     kind: str
 
 
+class Runs(Protocol):
+    """What a `Binding` does."""
+
+    def run(self) -> float:
+        """Run once; returns the seconds that it took."""
+
+
 @dataclass(frozen=True, eq=False)
 class BoundHead:
     """The head, ready to run over the states in one slot."""
 
-    binding: Binding
+    binding: Runs
     scores: Scores
     timed: tuple[object, ...]
 
@@ -144,8 +158,8 @@ class Bindings:
     def __init__(
         self,
         components: Components,
-        memory: Memory | None,
-        cache: KVCache,
+        memory: Memory | ResidentMemory | None,
+        cache: Cache,
         hidden: HiddenMemory,
         anchors: dict[int, Anchors],
     ) -> None:
@@ -164,10 +178,7 @@ class Bindings:
     def tokens(self, new: int) -> NDArray[np.int64]:
         """Memory for so many new tokens of each row; a step begins."""
         if self._hidden.release(new):
-            self._tokens = {n: array for n, array in self._tokens.items() if n <= SHORT}
-            self._stages = {key: b for key, b in self._stages.items() if key[2] <= SHORT}
-            self._heads = {key: b for key, b in self._heads.items() if key[1] <= SHORT}
-            self._classifiers.clear()
+            self._forget_long()
         array = self._tokens.get(new)
         if array is None:
             array = self._tokens[new] = np.zeros((self._cache.rows, new), np.int64)
@@ -206,7 +217,7 @@ class Bindings:
             assert session is not None
             scores = self._scores(last, want_logits)
             scores.pick(new, None)
-            inputs: dict[str, NDArray[Any]] = {
+            inputs: dict[str, Array] = {
                 "hidden": self._hidden.view(slot, new),
                 "logit_positions": scores.picked,
             }
@@ -224,8 +235,21 @@ class Bindings:
             bound = self._classifiers[slot, new] = BoundClassifier(binding, found)
         return bound
 
+    def _forget_long(self) -> None:
+        """Drop what is bound to memory of more than `SHORT` positions."""
+        self._tokens = {n: array for n, array in self._tokens.items() if n <= SHORT}
+        self._stages = {key: b for key, b in self._stages.items() if key[2] <= SHORT}
+        self._heads = {key: b for key, b in self._heads.items() if key[1] <= SHORT}
+        self._classifiers.clear()
+
     def _bind_stage(
-        self, index: int, variant: str, new: int, shown: int, scored: tuple[int, bool] | None
+        self,
+        index: int,
+        variant: str,
+        new: int,
+        shown: int,
+        scored: tuple[int, bool] | None,
+        bind: Bind | None = None,
     ) -> BoundStage:
         session = self._components.stage(index, variant)
         stage = self._components.stages[index]
@@ -236,7 +260,7 @@ class Bindings:
         past = self._cache.lengths[stage.first]
         lengths = past[:, None]
         positions = None
-        inputs: dict[str, NDArray[Any]] = {
+        inputs: dict[str, Array] = {
             "input_ids" if index == 0 else "hidden": read,
             "past_length": past,
         }
@@ -246,7 +270,7 @@ class Bindings:
             inputs["positions"] = lengths if positions is None else positions
         if self._memory is not None:
             inputs.update(self._memory.arrays)
-        outputs: dict[str, NDArray[Any]] = {}
+        outputs: dict[str, Array] = {}
         output = scores = None
         states: list[NDArray[np.float32]] = []
         if scored is not None:
@@ -269,7 +293,7 @@ class Bindings:
                 inputs[f"past.{layer}.self.{part}"] = array
                 outputs[f"present.{layer}.self.{part}"] = array
         return BoundStage(
-            binding=session.bind(inputs, outputs),
+            binding=(bind or session.bind)(inputs, outputs),
             input=read,
             output=output,
             layers=layers,

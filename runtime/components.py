@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgedec.runtime.contract import (
+    Kept,
     check_fill,
     check_head,
     check_low_rank,
     check_meta,
     check_router,
     check_stage,
+    standard,
 )
-from edgedec.runtime.manifest import Manifest
+from edgedec.runtime.manifest import Manifest, Stage
 from edgedec.runtime.session import Session
 
 _CHECKS = {"fill": check_fill, "low-rank": check_low_rank}
@@ -25,6 +27,9 @@ class Components:
         manifest: of the bundle.
         open_component: opens a component by its name.
 
+    Attributes:
+        kept: how the graphs have keys and values.
+
     Raises:
         BundleError: a graph does not fit the interface.
     """
@@ -36,8 +41,9 @@ class Components:
         self._open = open_component
         self._full = [open_component(stage.component) for stage in manifest.stages]
         self.head = None if manifest.head is None else open_component(manifest.head)
+        self.kept = self._found()
         for stage, session in zip(self.stages, self._full, strict=True):
-            check_stage(session, self.interface, stage, with_head=self.head is None)
+            self._check_stage(session, stage)
         if self.head is not None:
             check_head(self.head, self.interface)
         self._others: dict[str, Session] = {}
@@ -50,7 +56,7 @@ class Components:
         name = stage.variants[variant]
         if name not in self._others:
             session = self._open(name)
-            _CHECKS[variant](session, self.interface, stage)
+            _CHECKS[variant](session, self.interface, stage, self.kept)
             self._others[name] = session
         return self._others[name]
 
@@ -63,6 +69,14 @@ class Components:
     def router(self) -> Session:
         """The routers of all layers that have one."""
         return self._single(self.manifest.router, check_router)
+
+    def _found(self) -> Kept:
+        """How these graphs should have keys and values."""
+        return standard(self.interface)
+
+    def _check_stage(self, session: Session, stage: Stage) -> None:
+        with_head = self.head is None
+        check_stage(session, self.interface, stage, self.kept, with_head=with_head)
 
     def _single(self, name: str | None, check: Callable[..., None]) -> Session:
         assert name is not None

@@ -8,6 +8,7 @@ written down in ``docs/bundle.md``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 
 from edgedec.errors import BundleError
@@ -16,16 +17,42 @@ from edgedec.runtime.session import Port, Session
 
 FLOAT, INT64 = "tensor(float)", "tensor(int64)"
 
-Expected = tuple[str, str, tuple[int | None, ...]]
-"""Name, type, and the lengths of the axes; those that are None may vary from run to run."""
+Lengths = tuple[int | None, ...]
+"""Of the axes; those that are None may vary from run to run."""
+Expected = tuple[str, str, Lengths]
+"""Name, type and lengths."""
 
 
-def check_encoder(session: Session, io: Interface, *, with_mean: bool = False) -> None:
+@dataclass(frozen=True)
+class Kept:
+    """How graphs have keys and values.
+
+    Attributes:
+        type: of the numbers.
+        past: lengths of a layer's cache.
+        cross: lengths of what a layer reads of the source.
+    """
+
+    type: str
+    past: Lengths
+    cross: Lengths
+
+
+def standard(io: Interface) -> Kept:
+    """As docs/bundle.md says for all graphs but those of fixed shapes."""
+    rows = (None, None, io.kv_width)
+    return Kept(FLOAT, rows, rows)
+
+
+def check_encoder(
+    session: Session, io: Interface, kept: Kept | None = None, *, with_mean: bool = False
+) -> None:
     """Compare the encoder with the interface.
 
     Args:
         session: the graph.
         io: what the manifest says.
+        kept: how it gives keys and values; `standard` by default.
         with_mean: whether routers read the mean of its states.
 
     Raises:
@@ -35,32 +62,50 @@ def check_encoder(session: Session, io: Interface, *, with_mean: bool = False) -
     check_ports(session.name, "input", session.inputs, inputs)
     mean: list[Expected] = [("source.mean", FLOAT, (None, io.d_model))] if with_mean else []
     # Not a list: a manifest may speak of any number of layers.
-    outputs = chain(mean, _memory(range(io.decoder_layers), io))
+    outputs = chain(mean, _memory(range(io.decoder_layers), kept or standard(io)))
     check_ports(session.name, "output", session.outputs, outputs)
 
 
-def check_stage(session: Session, io: Interface, stage: Stage, *, with_head: bool) -> None:
-    """Compare a stage of the decoder with the interface; raises as `check_encoder`."""
-    inputs = _stage_inputs(io, stage, with_head=with_head, positions="positions" in session.inputs)
+def check_stage(
+    session: Session,
+    io: Interface,
+    stage: Stage,
+    kept: Kept,
+    *,
+    with_head: bool,
+    more: Iterable[Expected] = (),
+) -> None:
+    """Compare a stage of the decoder with the interface; raises as `check_encoder`.
+
+    Args:
+        session: the graph.
+        io: what the manifest says.
+        stage: likewise.
+        kept: how it has keys and values.
+        with_head: whether the head is inside.
+        more: further outputs.
+    """
+    positions = "positions" in session.inputs
+    inputs = _stage_inputs(io, stage, kept, with_head=with_head, positions=positions)
     check_ports(session.name, "input", session.inputs, inputs)
-    outputs = _stage_outputs(io, stage, with_head=with_head)
+    outputs = chain(_stage_outputs(io, stage, kept, with_head=with_head), more)
     check_ports(session.name, "output", session.outputs, outputs)
 
 
-def check_fill(session: Session, io: Interface, stage: Stage) -> None:
+def check_fill(session: Session, io: Interface, stage: Stage, kept: Kept) -> None:
     """Compare a stage's fill variant with the interface; raises as `check_encoder`."""
-    check_ports(session.name, "input", session.inputs, _variant_inputs(session, io, stage))
-    outputs = _cache("present.{}.self", range(stage.first, stage.last), io)
+    check_ports(session.name, "input", session.inputs, _variant_inputs(session, io, stage, kept))
+    outputs = _cache("present.{}.self", range(stage.first, stage.last), kept)
     check_ports(session.name, "output", session.outputs, outputs)
 
 
-def check_low_rank(session: Session, io: Interface, stage: Stage) -> None:
+def check_low_rank(session: Session, io: Interface, stage: Stage, kept: Kept) -> None:
     """Compare a stage's low-rank variant with the interface; raises as `check_encoder`."""
     layers = range(stage.first, stage.last)
     anchors = [(f"anchor.{layer}", FLOAT, (None, 1, io.d_model)) for layer in layers]
-    inputs = [*_variant_inputs(session, io, stage), *anchors]
+    inputs = [*_variant_inputs(session, io, stage, kept), *anchors]
     check_ports(session.name, "input", session.inputs, inputs)
-    outputs = [_hidden("hidden_out", io), *_cache("present.{}.self", layers, io)]
+    outputs = [_hidden("hidden_out", io), *_cache("present.{}.self", layers, kept)]
     check_ports(session.name, "output", session.outputs, outputs)
 
 
@@ -94,41 +139,49 @@ def _scores(io: Interface) -> tuple[Expected, ...]:
     return (("next_token", INT64, (None, None)), ("logits", FLOAT, (None, None, io.vocab_size)))
 
 
-def _cache(prefix: str, layers: range, io: Interface) -> Iterator[Expected]:
+def _pairs(prefix: str, layers: range, kind: str, lengths: Lengths) -> Iterator[Expected]:
     for layer in layers:
         for part in ("key", "value"):
-            yield f"{prefix.format(layer)}.{part}", FLOAT, (None, None, io.kv_width)
+            yield f"{prefix.format(layer)}.{part}", kind, lengths
 
 
-def _memory(layers: range, io: Interface) -> Iterator[Expected]:
-    yield from _cache("cross.{}", layers, io)
+def _cache(prefix: str, layers: range, kept: Kept) -> Iterator[Expected]:
+    return _pairs(prefix, layers, kept.type, kept.past)
+
+
+def _memory(layers: range, kept: Kept) -> Iterator[Expected]:
+    yield from _pairs("cross.{}", layers, kept.type, kept.cross)
     yield "cross.mask", FLOAT, (None, 1, 1, None)
 
 
 def _stage_inputs(
-    io: Interface, stage: Stage, *, with_head: bool, positions: bool
+    io: Interface, stage: Stage, kept: Kept, *, with_head: bool, positions: bool
 ) -> Iterator[Expected]:
     layers = range(stage.first, stage.last)
     yield ("input_ids", INT64, (None, None)) if stage.first == 0 else _hidden("hidden", io)
     yield "past_length", INT64, (None,)
     if positions:  # only models need them that do not tell positions by the place in the cache
         yield "positions", INT64, (None, None)
-    yield from _cache("past.{}.self", layers, io)
+    yield from _cache("past.{}.self", layers, kept)
     if io.architecture == "encoder-decoder":
-        yield from _memory(layers, io)
+        yield from _memory(layers, kept)
     if with_head:
         yield _PICKED
 
 
-def _variant_inputs(session: Session, io: Interface, stage: Stage) -> Iterator[Expected]:
+def _variant_inputs(
+    session: Session, io: Interface, stage: Stage, kept: Kept
+) -> Iterator[Expected]:
     yield _hidden("hidden", io)
     yield "past_length", INT64, (None,)
     if "positions" in session.inputs:
         yield "positions", INT64, (None, None)
-    yield from _cache("past.{}.self", range(stage.first, stage.last), io)
+    yield from _cache("past.{}.self", range(stage.first, stage.last), kept)
 
 
-def _stage_outputs(io: Interface, stage: Stage, *, with_head: bool) -> Iterator[Expected]:
+def _stage_outputs(
+    io: Interface, stage: Stage, kept: Kept, *, with_head: bool
+) -> Iterator[Expected]:
     if with_head:
         yield from _scores(io)
     else:
@@ -136,7 +189,7 @@ def _stage_outputs(io: Interface, stage: Stage, *, with_head: bool) -> Iterator[
     if "low-rank" in stage.variants:  # anchors
         for layer in range(stage.first, stage.last - 1):
             yield _hidden(f"hidden.{layer}", io)
-    yield from _cache("present.{}.self", range(stage.first, stage.last), io)
+    yield from _cache("present.{}.self", range(stage.first, stage.last), kept)
 
 
 def check_ports(

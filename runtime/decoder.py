@@ -7,14 +7,14 @@ any variant, leave them waiting on the way, read the head, forget what was rejec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgedec.runtime.anchors import Anchors
 from edgedec.runtime.bound import Bindings, BoundHead, BoundStage, Scores, StepOutput
-from edgedec.runtime.cache import KVCache
+from edgedec.runtime.cache import Cache, KVCache
 from edgedec.runtime.components import Components
 from edgedec.runtime.depth.clock import Clock
 from edgedec.runtime.depth.confidence import softmax_max
@@ -23,6 +23,9 @@ from edgedec.runtime.encoder import Memory
 from edgedec.runtime.hidden import HiddenMemory
 from edgedec.runtime.manifest import Stage
 from edgedec.runtime.waiting import Counts, States, Waiting, join
+
+if TYPE_CHECKING:
+    from edgedec.runtime.resident.memory import ResidentMemory
 
 __all__ = ["Decoding", "Scores", "StepOutput"]
 
@@ -49,7 +52,7 @@ class Decoding:
     def __init__(
         self,
         components: Components,
-        memory: Memory | None,
+        memory: Memory | ResidentMemory | None,
         rows: int,
         *,
         anchors: bool = False,
@@ -57,9 +60,9 @@ class Decoding:
     ) -> None:
         io = components.interface
         self.components = components
-        self.memory = memory
+        self.memory: Memory | ResidentMemory | None
         self.clock = Clock() if clock is None else clock
-        self.cache = KVCache(io.decoder_layers, rows, io.kv_width)
+        self.cache: Cache
         self.at = 0
         self.counts: Counts = None
         self.layers = 0
@@ -67,11 +70,6 @@ class Decoding:
         self._stages = components.stages
         self._waiting = [Waiting(rows, io.d_model) for _ in self._stages]
         self._kept: list[Waiting] | None = None
-        self._anchors = {
-            index: Anchors(range(stage.first, stage.last), rows, io.d_model)
-            for index, stage in enumerate(self._stages)
-            if anchors and "low-rank" in stage.variants
-        }
         self._size = 0  # positions on their way
         self._live = 0  # and how many of them are a row's own
         self._slot = 0  # where their states are
@@ -79,12 +77,22 @@ class Decoding:
         self._before: States | None = None
         self._inside: Scores | None = None
         self._scored: tuple[int, bool] | None = None
+        self._hidden: HiddenMemory
+        self._bindings: Bindings
+        self._anchors: dict[int, Anchors]
+        self._begin(memory, rows, anchors=anchors)
+
+    def _begin(self, memory: Memory | ResidentMemory | None, rows: int, *, anchors: bool) -> None:
+        """Make caches, and the memory of passes."""
+        io = self.components.interface
+        self.memory = memory
+        self.cache = KVCache(io.decoder_layers, rows, io.kv_width)
+        self._anchors = anchors_of(self.components, rows) if anchors else {}
         self._bind()
 
     def _bind(self) -> None:
         """Make the memory of passes, for these rows."""
-        io = self.components.interface
-        self._hidden = HiddenMemory(self.rows, io.d_model)
+        self._hidden = HiddenMemory(self.rows, self.components.interface.d_model)
         self._bindings = Bindings(
             self.components, self.memory, self.cache, self._hidden, self._anchors
         )
@@ -285,12 +293,21 @@ class Decoding:
 
     def fork(self, copies: int) -> None:
         """Continue every row ``copies`` times, side by side; nothing may be on its way."""
-        self.cache.fork(copies)
         for waiting in self._waiting:
             waiting.fork(copies)
+        self._fork(copies)
+
+    def close(self) -> None:
+        """Give back what the next batch can use; nothing is decoded after that."""
+
+    def _fork(self, copies: int) -> None:
+        """Continue the rows of caches and memory, and make the memory of passes again."""
+        assert isinstance(self.cache, KVCache)
+        self.cache.fork(copies)
         for anchors in self._anchors.values():
             anchors.fork(copies)
         if self.memory is not None:
+            assert isinstance(self.memory, Memory)
             self.memory = self.memory.fork(copies)
         self._bind()
 
@@ -352,3 +369,12 @@ class Decoding:
         if self.counts is None:
             return values[:, -1]
         return values[np.arange(len(values)), np.maximum(self.counts - 1, 0)]
+
+
+def anchors_of(components: Components, rows: int) -> dict[int, Anchors]:
+    """Memory for the anchors of every stage that has a low-rank variant."""
+    return {
+        index: Anchors(range(stage.first, stage.last), rows, components.interface.d_model)
+        for index, stage in enumerate(components.stages)
+        if "low-rank" in stage.variants
+    }

@@ -73,11 +73,6 @@ class Encoder:
             f"encoding {longest:,} tokens, {rows} input(s) at a time,",
             "split the input, or take fewer at a time",
         )
-        ids: NDArray[np.int64] = np.full((rows, longest), pad, np.int64)
-        mask = np.zeros((rows, longest), np.int64)
-        for row, source in enumerate(sources):
-            ids[row, : len(source)] = source
-            mask[row, : len(source)] = 1
         width = self._interface.kv_width
         arrays: dict[str, NDArray[Any]] = {
             f"cross.{i}.{part}": empty(rows, longest, width)
@@ -89,5 +84,15 @@ class Encoder:
         mean = None
         if "source.mean" in self._session.outputs:
             mean = outputs["source.mean"] = empty(rows, self._interface.d_model)
-        self._session.bind({"input_ids": ids, "attention_mask": mask}, outputs).run()
+        self._session.bind(padded(sources, longest, pad), outputs).run()
         return Memory(arrays, mean)
+
+
+def padded(sources: Sequence[Sequence[int]], length: int, pad: int) -> dict[str, NDArray[np.int64]]:
+    """The encoder's inputs ``[rows, length]``: shorter sources are padded and masked."""
+    ids: NDArray[np.int64] = np.full((len(sources), length), pad, np.int64)
+    mask = np.zeros_like(ids)
+    for row, source in enumerate(sources):
+        ids[row, : len(source)] = source
+        mask[row, : len(source)] = 1
+    return {"input_ids": ids, "attention_mask": mask}

@@ -97,3 +97,6 @@ class Steps(Protocol):
 
     def fork(self, copies: int) -> None:
         """Continue every row ``copies`` times, side by side."""
+
+    def close(self) -> None:
+        """Give back what the next batch can use; nothing is decoded after that."""

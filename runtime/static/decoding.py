@@ -209,6 +209,9 @@ class StaticDecoding:
             self.memory = self.memory.fork(copies)
         self._begin()
 
+    def close(self) -> None:
+        """Nothing: what this holds belongs to it alone."""
+
     def _forget_predictions(self, rows: NDArray[np.bool_]) -> None:
         for row in np.flatnonzero(rows):
             self._ahead[row] = []
