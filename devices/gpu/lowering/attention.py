@@ -19,6 +19,7 @@ SCATTER, PLAIN = ("", "TensorScatter"), ("", "Attention")
 
 Heads = Mapping[str, int]
 """Name of a cache (``past.0.self.key``) -> its heads."""
+Extra = Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def heads_of(graph: ir.Graph) -> dict[str, int]:
     }
 
 
-def lower_attention(editor: Editor, heads: Heads, capacity: int) -> None:
+def lower_attention(editor: Editor, heads: Heads, capacity: int, extra: Extra) -> None:
     """Let all attention compute in float16, in place.
 
     Caches become float16 ``[B, heads, capacity, width]``: TensorRT updates these where they are.
@@ -50,6 +51,7 @@ def lower_attention(editor: Editor, heads: Heads, capacity: int) -> None:
         editor: of the graph, whose attention is ours (`fuse_attention`).
         heads: of caches that nothing in this graph attends over, as `heads_of` gives them.
         capacity: positions that caches hold.
+        extra: attributes for every standard Attention.
 
     Raises:
         RefusalError: attention or a cache of no form that is known.
@@ -60,9 +62,9 @@ def lower_attention(editor: Editor, heads: Heads, capacity: int) -> None:
     for node in list(graph):
         kind = node.domain, node.op_type
         if kind == DECODE:
-            _decode(editor, bias, node)
+            _decode(editor, bias, node, extra)
         elif kind == MEMORY:
-            _memory(editor, bias, node)
+            _memory(editor, bias, node, extra)
         elif kind == SCATTER:
             _write(editor, node)
         elif kind == PLAIN:
@@ -86,11 +88,13 @@ def _cache(node: ir.Node, value: ir.Value | None) -> _Cache:
     if value is None or not value.is_graph_input() or value.dtype != HALF:
         raise RefusalError(node, "what it writes to is no cache")
     heads, capacity, width = (axis(value, i) for i in (1, 2, 3))
-    assert isinstance(heads, int) and isinstance(capacity, int) and isinstance(width, int)
+    assert isinstance(heads, int)
+    assert isinstance(capacity, int)
+    assert isinstance(width, int)
     return _Cache(heads, capacity, width)
 
 
-def _decode(editor: Editor, bias: Bias, node: ir.Node) -> None:
+def _decode(editor: Editor, bias: Bias, node: ir.Node, extra: Extra) -> None:
     query, name = node.inputs[0], str(node.name)
     assert query is not None
     places = []
@@ -103,7 +107,7 @@ def _decode(editor: Editor, bias: Bias, node: ir.Node) -> None:
     mask = bias.causal(node, kind.capacity)
     scale = float(attribute(node, "scale"))
     inputs = [split, *places, mask]
-    mixed = editor.op(node, "Attention", inputs, name, HALF, scale=scale)
+    mixed = editor.op(node, "Attention", inputs, name, HALF, scale=scale, **extra)
     turned = editor.op(node, "Transpose", [mixed], f"{name}.turned", HALF, perm=[0, 2, 1, 3])
     shape = editor.shape(0, 0, heads * kind.width)
     joined = editor.op(node, "Reshape", [turned, shape], f"{name}.joined", HALF)
@@ -111,11 +115,11 @@ def _decode(editor: Editor, bias: Bias, node: ir.Node) -> None:
     editor.graph.remove(node, safe=True)
 
 
-def _memory(editor: Editor, bias: Bias, node: ir.Node) -> None:
+def _memory(editor: Editor, bias: Bias, node: ir.Node, extra: Extra) -> None:
     rows = [editor.cast(value, HALF) for value in node.inputs[:3] if value is not None]
     kept = {key: node.attributes[key].value for key in ("q_num_heads", "kv_num_heads", "scale")}
     inputs = [*rows, bias.masked(node)]
-    made = editor.op(node, "Attention", inputs, f"{node.name}.half", HALF, **kept)
+    made = editor.op(node, "Attention", inputs, f"{node.name}.half", HALF, **kept, **extra)
     editor.put(node, made, node.outputs[0])
     editor.graph.remove(node, safe=True)
 
@@ -139,7 +143,8 @@ def _scatter(
     """Write rows ``[B, T', heads * width]`` to a cache; the result takes ``old``'s place."""
     cache, new, lengths = inputs
     kind = _cache(node, cache)
-    assert cache is not None and new is not None
+    assert cache is not None
+    assert new is not None
     rows = _split(editor, node, new, kind.heads, kind.width, name)
     made = editor.op(node, "TensorScatter", [cache, rows, lengths], f"{name}.cache", HALF, axis=2)
     made.shape = cache.shape

@@ -5,15 +5,16 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgedec.devices.gpu.lowering.attention import Heads, lower_attention
+from edgedec.devices.gpu.lowering.codes import lower_codes
 from edgedec.devices.gpu.lowering.edit import Editor
-from edgedec.devices.gpu.lowering.model import WIDE, Form, Resident
+from edgedec.devices.gpu.lowering.model import DECOMPOSABLE, WIDE, Form, Resident
 from edgedec.devices.gpu.lowering.ports import add_next, narrow_outputs, profiles
 from edgedec.devices.gpu.lowering.products import lower_embeddings, lower_products
 from edgedec.devices.passes.attention import fuse_attention
 from edgedec.devices.passes.codes import Matrices
 from edgedec.devices.passes.standard import split_rows
 from edgedec.devices.passes.widen import widen
-from edgedec.runtime.manifest import Interface, Limits
+from edgedec.runtime.manifest import Limits
 
 NO_HEADS: Heads = {}
 
@@ -21,7 +22,6 @@ NO_HEADS: Heads = {}
 def lower_resident(
     model: ir.Model,
     matrices: Matrices,
-    interface: Interface,
     limits: Limits,
     form: Form,
     *,
@@ -33,7 +33,6 @@ def lower_resident(
     Args:
         model: the graph as a bundle has it; it stays as it is.
         matrices: those that it holds as codes.
-        interface: of the bundle.
         limits: how far caches and profiles reach.
         form: how codes are computed with.
         chains: give what the next step's inputs are.
@@ -49,10 +48,10 @@ def lower_resident(
     fuse_attention(graph)
     copy.functions.clear()
     editor = Editor(graph)
-    expanded = 0
     lower_products(editor, WIDE[form])
+    expanded = lower_codes(editor, matrices, form)
     lower_embeddings(editor)
-    lower_attention(editor, heads, limits.target)
+    lower_attention(editor, heads, limits.target, DECOMPOSABLE[form])
     narrow_outputs(editor)
     if chains:
         add_next(editor)

@@ -21,6 +21,13 @@ WIDE: Mapping[Form, ir.DataType] = {
     "cuda": FLOAT,
 }
 """What computes products whose inputs may exceed what float16 holds."""
+DECOMPOSABLE: Mapping[Form, Mapping[str, int]] = {
+    "plugin": {"TRT_decomposable": 1},
+    "native": {"TRT_decomposable": 1},
+    "cuda": {},
+}
+"""An attribute of Attention that TensorRT's parser reads: without it the builder fails where it has
+no kernel for a number of heads (3) or a width of them (4 or 8). Not a word of ONNX's."""
 MASKED = -30000.0
 """Added to a score that must not count: float16 holds twice as much."""
 

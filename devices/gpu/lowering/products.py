@@ -40,7 +40,8 @@ def lower_products(editor: Editor, wide: ir.DataType) -> None:
     types = {node: type_of(node.inputs[0], wide) for node in linears}
     for node, dtype in types.items():
         x, stored = node.inputs[:2]
-        assert x is not None and stored is not None
+        assert x is not None
+        assert stored is not None
         inputs = [editor.cast(x, dtype), editor.stored(stored, dtype)]
         old, name = node.outputs[0], str(node.name or node.outputs[0].name)
         attributes = {key: attr.value for key, attr in node.attributes.items()}

@@ -43,7 +43,6 @@ def resident_graph(bundle: Bundle, component: str, limits: Limits, form: Form) -
         return lower_resident(
             model,
             matrices,
-            manifest.interface,
             limits,
             form,
             chains=_chains(manifest, component),
