@@ -20,7 +20,7 @@ from edgedec.errors import InputError
 from edgedec.runtime.resident.arena import Buffer, check_same, check_take
 
 ALIGNED = 256
-"""Bytes that every piece of memory is a multiple of, and TensorRT wants activations aligned to."""
+"""Bytes that pieces of memory are multiples of: TensorRT wants addresses aligned to so many."""
 IDLE_SHARE = 4
 """At most the GPU's memory by this lies idle, kept for the next request."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -235,6 +236,11 @@ class Driver:
             return self._call("cuGraphInstantiate", graph, 0)
         finally:
             self._call("cuGraphDestroy", graph)
+
+    def drop_capture(self, stream: Any) -> None:
+        """Stop recording what failed; nothing is kept."""
+        with suppress(CudaError):  # most often there is nothing to be had any more
+            self._call("cuGraphDestroy", self._call("cuStreamEndCapture", stream))
 
     def launch(self, graph: Any, stream: Any) -> None:
         """Put what was recorded on a stream."""

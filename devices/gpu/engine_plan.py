@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedec.devices.gpu.arena import ALIGNED, Block, CudaArena
-from edgedec.devices.gpu.driver import Address, Driver
+from edgedec.devices.gpu.driver import Address, CudaError, Driver
 from edgedec.devices.gpu.engine import Engine
 from edgedec.errors import DeviceError
 from edgedec.runtime.resident.arena import Buffer
@@ -67,6 +67,13 @@ class Staging:
             )
 
 
+class Recording:
+    """Whether runs of an engine are recorded as CUDA graphs; until that fails once, they are."""
+
+    def __init__(self) -> None:
+        self.works = True
+
+
 class Plan:
     """An execution context with shapes and addresses, and what goes to and from the host.
 
@@ -83,7 +90,7 @@ class Plan:
         outputs: name -> array for the outputs that are wanted.
         carried: output -> input that it becomes in the next step.
         steps: how often the engine runs in one run.
-        record: whether the second run shall be recorded as a CUDA graph.
+        recording: says whether the second run shall be recorded as a CUDA graph; None: not.
         name: of the engine, for messages.
     """
 
@@ -98,7 +105,7 @@ class Plan:
         *,
         carried: Mapping[str, str],
         steps: int,
-        record: bool,
+        recording: Recording | None,
         name: str,
     ) -> None:
         self._engine = engine
@@ -106,7 +113,7 @@ class Plan:
         self._context = context
         self._steps = steps
         self._name = name
-        self._record = record
+        self._recording = recording
         self._graph: Any = None
         self.runs = 0
         self._in = Staging(arena, _hosts(inputs))
@@ -178,8 +185,8 @@ class Plan:
             for name, staged in self._in.host.items():
                 np.copyto(staged, inputs[name], casting="no")  # type: ignore[arg-type]
             # The first run settles what TensorRT defers until a run, which no recording may hold.
-            if self._graph is None and self._record and self.runs == 1:
-                self._capture()
+            if self.runs == 1 and self._recording is not None and self._recording.works:
+                self._capture(self._recording)
             if self._graph is None:
                 self._enqueue()
             else:
@@ -205,23 +212,26 @@ class Plan:
                     arena.device.copy(target, source, size, arena.stream)
         self._out.download(arena)
 
-    def _capture(self) -> None:
+    def _capture(self, recording: Recording) -> None:
         """Record a run; where that fails, runs stay what they are."""
         arena = self._arena
-        self._record = False
         try:
             arena.device.begin_capture(arena.stream)
             try:
                 self._enqueue()
-            finally:
-                graph = arena.device.end_capture(arena.stream)
-            self._graph = graph
-            weakref.finalize(self, _forget, arena.device, graph).atexit = False
-        except Exception as error:  # noqa: BLE001 - whatever it is, plain launches do the same
+            except BaseException:
+                arena.device.drop_capture(arena.stream)
+                raise
+            self._graph = arena.device.end_capture(arena.stream)
+        except (CudaError, DeviceError) as error:  # plain launches do the same
+            recording.works = False
+            reason = error if isinstance(error, CudaError) else self._engine.last_error()
             logger.warning(
                 "%s runs without a CUDA graph, which is slower: recording one failed (%s).",
-                *(self._name, error),
+                *(self._name, reason),
             )
+        else:
+            weakref.finalize(self, _forget, arena.device, self._graph).atexit = False
 
     def _failure(self, what: str) -> DeviceError:
         return DeviceError(

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from edgedec.devices.gpu.arena import CudaArena
+from edgedec.devices.gpu.arena import ALIGNED, CudaArena
 from edgedec.devices.gpu.contexts import Contexts
 from edgedec.devices.gpu.driver import CudaError
 from edgedec.devices.gpu.engine import Engine
-from edgedec.devices.gpu.engine_plan import CHOSEN, Plan, dtype_of
+from edgedec.devices.gpu.engine_plan import CHOSEN, Plan, Recording, dtype_of
 from edgedec.errors import DeviceError, EdgedecError, InputError
 from edgedec.runtime.resident.arena import Buffer
 from edgedec.runtime.session import Array, Binding, Session
@@ -46,6 +46,7 @@ class EngineSession(Session):
         self._arena = arena
         self._contexts = contexts
         self._idle: list[tuple[Key, Plan]] = []
+        self._recording = Recording()
         self._in_range = False
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Binding:
@@ -103,7 +104,7 @@ class EngineSession(Session):
         return Binding(self, launch, (lease, inputs, outputs))
 
     def _check(self, name: str, array: Array, *, of_steps: bool) -> None:
-        """Refuse what the engine would read or write as something else."""
+        """Refuse what the engine would read or write as something else, or not take."""
         port = {**self.inputs, **self.outputs}[name]
         shape = array.shape[1:] if of_steps else array.shape
         fits = len(shape) == len(port.shape) and all(
@@ -114,6 +115,8 @@ class EngineSession(Session):
             raise ValueError(
                 f"{name} of {self.name} is {port.type} {port.shape}, not {array.dtype} {shape}"
             )
+        if isinstance(array, Buffer) and array.address % ALIGNED:
+            raise ValueError(f"{name} of {self.name} begins at no multiple of {ALIGNED} bytes")
 
     def _plan(
         self,
@@ -140,7 +143,7 @@ class EngineSession(Session):
             outputs,
             carried=carried,
             steps=steps,
-            record=new == {1},
+            recording=self._recording if new == {1} else None,
             name=self.name,
         )
 

@@ -1,0 +1,57 @@
+"""What tests of GPUs share: a driver and TensorRT that are not there."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+
+import pytest
+from tests.gpu.fakes.cuda import FakeCuda
+from tests.gpu.fakes.trt import FakeTrt
+
+from edgedec.devices.gpu import arena, driver
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
+    """A GPU; the test fails if anything was done that a real one would not forgive."""
+    fake = FakeCuda()
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", fake)
+    back = arena.Pool._back
+
+    def spoil(self: arena.Pool, address: int, size: int) -> None:
+        """What was given back has another content as soon as the stream gets here."""
+        back(self, address, size)
+        for handle in fake._streams:
+            if fake._streams[handle].recording is None and address in fake.device.live:
+                fake.put(handle, lambda: ctypes.memset(address, 0xDD, size))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(arena.Pool, "_back", spoil)
+    driver.driver.cache_clear()
+    arena.arena.cache_clear()
+    yield fake
+    driver.driver.cache_clear()
+    arena.arena.cache_clear()
+    assert not fake.violations
+
+
+@pytest.fixture
+def trt(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTrt:
+    """TensorRT; our plugin registers with it at once."""
+    fake = FakeTrt(cuda, "tensorrt", "10.16.1.11")
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+
+    def register(module: FakeTrt) -> None:
+        module.registered = True
+
+    monkeypatch.setattr("edgedec.kernels.tensorrt.plugin.register", register)
+    return fake
+
+
+@pytest.fixture
+def rtx(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTrt:
+    """TensorRT-RTX."""
+    fake = FakeTrt(cuda, "tensorrt_rtx", "1.7.1.116")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake)
+    return fake
