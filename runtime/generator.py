@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,7 @@ from edgedec.runtime.depth.plan import Policy, Request
 from edgedec.runtime.depth.statistics import Statistics
 from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.loop import Loop
-from edgedec.runtime.model import open_model
-from edgedec.runtime.opening import Opener
+from edgedec.runtime.opening import open_on
 from edgedec.runtime.prompt import RouterScores, feed_prompts
 from edgedec.runtime.search import Search, make_search
 from edgedec.runtime.search.protocol import FinishReason
@@ -29,6 +29,7 @@ from edgedec.runtime.steps import Steps
 from edgedec.runtime.text import Tokenizer
 
 Input = str | Sequence[int]
+logger = logging.getLogger(__name__)
 BATCH_SIZE = 16
 PREFILL = 512
 """A prompt is fed in pieces of this many tokens, so that attention over it stays small."""
@@ -129,7 +130,7 @@ class Generator:
         self._depth = self._policy(depth)
         self._clock = Clock()
         self._tokenizer: Tokenizer | None = None
-        self._opener = Opener(
+        self._opener, self._model = open_on(
             bundle,
             device,
             threads=threads,
@@ -137,7 +138,6 @@ class Generator:
             records=records,
             allow_fallback=allow_fallback,
         )
-        self._model = open_model(bundle, self._opener.open)
         if "tokenizer.json" in manifest.files:
             self._tokenizer = Tokenizer.open(bundle.path("tokenizer.json"))
 
@@ -180,6 +180,7 @@ class Generator:
         if policy.one_row:
             batch_size = 1
         self.statistics = Statistics()
+        batch_size = min(batch_size, self._most(config.num_beams) or batch_size)
         sources = [self._encode(item) for item in _as_batch(inputs)]
         self.spans.lap("tokenize")
         found = []
@@ -264,6 +265,16 @@ class Generator:
             check_scores(config, self._interface, self._fixed)
         return policy
 
+    def _most(self, beams: int) -> int | None:
+        """How many inputs with so many beams can be decoded side by side; None for any number."""
+        rows = self._model.rows
+        if rows is not None and beams > rows:
+            raise InputError(
+                f"{beams} beams take as many rows, and this device's graphs have {rows}: use fewer "
+                "beams, or export with a larger --max-rows."
+            )
+        return None if rows is None else rows // beams
+
     def end_records(self) -> dict[str, Path]:
         """The files with ONNX Runtime's records, which end here, by component.
 
@@ -305,11 +316,17 @@ class Generator:
                 raise InputError(
                     f"an input has {longest:,} tokens, the model takes {io.max_source:,}: split it."
                 )
+            source = self._model.source
+            if source is not None and longest > source:
+                raise InputError(
+                    f"an input has {longest:,} tokens, this device's graphs take {source:,}: split "
+                    "it, or export with a larger --max-source."
+                )
         else:
             prompts = sources
         for token in {t for p in prompts for t in p}:
             self._check_id(token)
-        limits = [config.step_limit(len(p), io.max_target) for p in prompts]
+        limits = [self._step_limit(config, len(prompt)) for prompt in prompts]
         search = make_search(
             config,
             batch=len(sources),
@@ -325,6 +342,24 @@ class Generator:
             prompts=prompts,
         )
         return search, self._run(search, policy, request, config.pad_token_id or 0, self.statistics)
+
+    def _step_limit(self, config: GenerationConfig, prompt: int) -> int:
+        """How many tokens may follow a prompt, as far as the model and its caches reach."""
+        target, most = self._model.target, self._interface.max_target
+        limit = config.step_limit(prompt, most)
+        if target is None or (most is not None and most <= target) or prompt + limit <= target:
+            return limit
+        if prompt >= target:
+            raise InputError(
+                f"a prompt has {prompt:,} tokens, this device's caches hold {target:,} positions: "
+                "shorten it, or export with a larger --max-target."
+            )
+        logger.warning(
+            "%d tokens at most are generated instead of %d: this device's caches hold %d "
+            "positions; export with a larger --max-target for more.",
+            *(target - prompt, limit, target),
+        )
+        return target - prompt
 
     def _run(
         self, search: Search, policy: Policy, request: Request, pad: int, statistics: Statistics
@@ -367,6 +402,7 @@ class Generator:
             statistics.cache_bytes = max(statistics.cache_bytes, decoding.cache.nbytes)
             if decoding.memory is not None:
                 statistics.cross_bytes = max(statistics.cross_bytes, decoding.memory.nbytes)
+        decoding.close()
 
     def _encode(self, item: Input) -> list[int]:
         if isinstance(item, str):

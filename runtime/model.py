@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.components import Components
 from edgedec.runtime.decoder import Decoding
 from edgedec.runtime.depth.clock import Clock
 from edgedec.runtime.encoder import Encoder, Memory
+from edgedec.runtime.manifest import Limits
+from edgedec.runtime.resident.arena import Arena
 from edgedec.runtime.session import Session
 from edgedec.runtime.steps import Steps
 
 if TYPE_CHECKING:  # most bundles need none of it
+    from edgedec.runtime.resident.encoder import ResidentEncoder
+    from edgedec.runtime.resident.memory import ResidentMemory
     from edgedec.runtime.static.components import StaticComponents
     from edgedec.runtime.static.encoder import StaticEncoder
     from edgedec.runtime.static.memory import StaticMemory
+
+
+class Opens(Protocol):
+    """Opens the components of a bundle; `edgedec.runtime.opening.Opener` documents it."""
+
+    limits: Limits
+
+    def open(self, component: str) -> Session:
+        """Open a component."""
+
+    def arena(self, component: str) -> Arena | None:
+        """The memory of its device; None where that is the host's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +43,16 @@ class Model:
     Attributes:
         encoder: None of a decoder-only model.
         decoder: its components.
+        rows: sequences that can run side by side, None for any number.
+        source: tokens of a source that graphs take, None for any number.
+        target: positions that caches hold, None for any number.
     """
 
-    encoder: Encoder | StaticEncoder | None
+    encoder: Encoder | StaticEncoder | ResidentEncoder | None
     decoder: Components | StaticComponents
+    rows: int | None = None
+    source: int | None = None
+    target: int | None = None
 
     @property
     def encodes(self) -> bool:
@@ -68,15 +90,46 @@ class Model:
         if self.encoder is not None:
             assert sources is not None
             memory = self.encoder.encode(sources, pad)
-        if isinstance(self.decoder, Components):
+        if not isinstance(self.decoder, Components):
+            from edgedec.runtime.static.decoding import StaticDecoding
+
+            return StaticDecoding(self.decoder, _of_the_host(memory), rows, clock=clock)
+        if self.target is None:
             return Decoding(self.decoder, _standard(memory), rows, anchors=anchors, clock=clock)
-        from edgedec.runtime.static.decoding import StaticDecoding
+        return self._start_resident(memory, rows, clock=clock, anchors=anchors)
 
-        return StaticDecoding(self.decoder, memory, rows, clock=clock)
+    def _start_resident(
+        self,
+        memory: Memory | StaticMemory | ResidentMemory | None,
+        rows: int,
+        *,
+        clock: Clock,
+        anchors: bool,
+    ) -> Steps:
+        from edgedec.runtime.resident.components import ResidentComponents
+        from edgedec.runtime.resident.decoding import ResidentDecoding
+        from edgedec.runtime.resident.memory import ResidentMemory
+
+        assert isinstance(self.decoder, ResidentComponents)
+        if not isinstance(memory, ResidentMemory):
+            memory = _standard(memory)
+        return ResidentDecoding(self.decoder, memory, rows, anchors=anchors, clock=clock)
 
 
-def _standard(memory: Memory | StaticMemory | None) -> Memory | None:
+def _of_the_host(
+    memory: Memory | StaticMemory | ResidentMemory | None,
+) -> Memory | StaticMemory | None:
+    """What lies in a device's memory, in the host's."""
+    if memory is None or isinstance(memory, Memory):
+        return memory
+    from edgedec.runtime.resident.memory import ResidentMemory, to_host
+
+    return to_host(memory) if isinstance(memory, ResidentMemory) else memory
+
+
+def _standard(memory: Memory | StaticMemory | ResidentMemory | None) -> Memory | None:
     """What a decoder of any length reads."""
+    memory = _of_the_host(memory)
     if memory is None or isinstance(memory, Memory):
         return memory
     from edgedec.runtime.static.memory import to_standard
@@ -84,33 +137,53 @@ def _standard(memory: Memory | StaticMemory | None) -> Memory | None:
     return to_standard(memory)
 
 
-def open_model(bundle: Bundle, open_component: Callable[[str], Session]) -> Model:
+def open_model(bundle: Bundle, opener: Opens) -> Model:
     """Open and check the graphs of a bundle.
 
     Args:
         bundle: checked.
-        open_component: opens a component by its name.
+        opener: of its components.
 
     Raises:
         BundleError: a graph does not fit the manifest.
         DeviceError: a device cannot run it.
     """
     manifest = bundle.manifest
+    static, limits = manifest.static, opener.limits
+    encoder, encodes = _open_encoder(bundle, opener)
+    reach = (limits.rows, limits.source) if encodes else (None, None)
+    if static is not None and static.decoder is not None:
+        from edgedec.runtime.static.components import open_static
+
+        return Model(encoder, open_static(bundle, opener.open), *reach)
+    arena = opener.arena(manifest.stages[0].component)
+    if arena is not None:
+        from edgedec.runtime.resident.components import ResidentComponents
+
+        resident = ResidentComponents(manifest, opener.open, arena, limits)
+        return Model(encoder, resident, limits.rows, limits.source, limits.target)
+    return Model(encoder, Components(manifest, opener.open), *reach)
+
+
+def _open_encoder(
+    bundle: Bundle, opener: Opens
+) -> tuple[Encoder | StaticEncoder | ResidentEncoder | None, bool]:
+    """The encoder, if there is one, and whether its memory is a device's own."""
+    manifest = bundle.manifest
     io, static = manifest.interface, manifest.static
-    encoder: Encoder | StaticEncoder | None = None
+    if manifest.encoder is None:
+        return None, False
+    with_mean = manifest.router is not None
     if static is not None and static.encoder is not None:
         from edgedec.runtime.static.bias import read_bias
         from edgedec.runtime.static.encoder import StaticEncoder
 
-        assert manifest.encoder is not None
         table = static.encoder.bias
         bias = read_bias(bundle.path(table.file), table)
-        encoder = StaticEncoder(open_component(manifest.encoder), io, static, bias)
-    elif manifest.encoder is not None:
-        session = open_component(manifest.encoder)
-        encoder = Encoder(session, io, with_mean=manifest.router is not None)
-    if static is not None and static.decoder is not None:
-        from edgedec.runtime.static.components import open_static
+        return StaticEncoder(opener.open(manifest.encoder), io, static, bias), False
+    session, arena = opener.open(manifest.encoder), opener.arena(manifest.encoder)
+    if arena is None:
+        return Encoder(session, io, with_mean=with_mean), False
+    from edgedec.runtime.resident.encoder import ResidentEncoder
 
-        return Model(encoder, open_static(bundle, open_component))
-    return Model(encoder, Components(manifest, open_component))
+    return ResidentEncoder(session, io, opener.limits, arena, with_mean=with_mean), True

@@ -30,6 +30,7 @@ from edgedec.runtime.decoder import Decoding
 from edgedec.runtime.depth.layout import Needs
 from edgedec.runtime.encoder import Encoder, Memory
 from edgedec.runtime.manifest import Stage
+from edgedec.runtime.session import host_array
 
 MODULE = re.compile(r"(encoder|decoder|head|meta|router)(\.[A-Za-z0-9_]+)*")
 SOURCE = [3, 5, 8, 13]
@@ -75,7 +76,8 @@ def same_caches(decoding: Decoding, expected: Replayed) -> None:
     for layer in range(LAYERS):
         length = len(expected.keys[layer])
         assert decoding.cache.lengths[layer].tolist() == [length]
-        key, value = decoding.cache.view(layer, length)
+        view = decoding.cache.view(layer, length)
+        key, value = (host_array("past", part) for part in view)
         np.testing.assert_allclose(key[0], expected.keys[layer], atol=TOLERANCE)
         np.testing.assert_allclose(value[0], expected.values[layer], atol=TOLERANCE)
 
