@@ -125,7 +125,9 @@ class Editor:
         """Let whatever reads ``old`` read ``new``, of whatever type; and graph outputs be it."""
         for i, output in enumerate(self.graph.outputs):
             if output is old:
-                new.name, old.name = old.name, self._unique(f"{old.name}.old")
+                if new.shape is None:
+            new.shape = old.shape
+        new.name, old.name = old.name, self._unique(f"{old.name}.old")
                 self.graph.outputs[i] = new
         for use in list(old.uses()):
             use.node.replace_input_with(use.idx, new)
@@ -134,6 +136,8 @@ class Editor:
         """Let a graph output be another value, under the name of the old one."""
         if new is old:
             return
+        if new.shape is None:
+            new.shape = old.shape
         new.name, old.name = old.name, self._unique(f"{old.name}.old")
         for i, output in enumerate(self.graph.outputs):
             if output is old:
