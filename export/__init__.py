@@ -45,12 +45,15 @@ def export_checkpoint(
     share_contexts: bool = False,
     min_agreement: float | None = None,
     budget: float | None = None,
+    max_rows: int | None = None,
+    engines: str | PathLike[str] | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Path:
     """Export a checkpoint into the bundle folder ``out``.
 
     Args:
-        checkpoint: a Hugging Face folder, a hub id, or Mu's ``.pt`` file; for an NPU also a bundle.
+        checkpoint: a Hugging Face folder, a hub id, or Mu's ``.pt`` file; for an NPU or a GPU also
+            a bundle.
         out: the folder to create; nothing is left there if the export fails.
         quant: weight format: ``cb4``, ``cb3`` or ``cb2`` (codes of 4, 3 or 2 bits into tables of
             levels), ``int8``, or ``None`` for floating point. For an NPU ``fp16``, ``nbits8`` (the
@@ -77,19 +80,22 @@ def export_checkpoint(
         via: ``"optimum"`` exports an architecture without a family through optimum-onnx.
         verify: compare the graphs with the NumPy reference before the bundle appears.
         force: replace an existing bundle.
-        device: what the bundle is for: ``cpu``, an NPU (``qnn``, ``openvino``), or one for each
-            part of the model, such as ``encoder=qnn,decoder=cpu``. What follows is for NPUs:
-        kv: how keys and values are stored there: ``fp16``, ``u8`` or ``s16``; by default what
-            suits ``quant``.
-        max_source: tokens of a source that its graphs are made for.
-        max_target: tokens of a target, prompt included.
-        chunk: prompt tokens that one run of a decoder-only model takes.
-        unroll: greedy steps that one run makes.
+        device: what the bundle is for: ``cpu``, an NPU (``qnn``, ``openvino``), a GPU
+            (``tensorrt``, ``tensorrt-rtx``, ``cuda``), or one for each part of the model, such as
+            ``encoder=qnn,decoder=cpu``.
+        kv: for an NPU, how keys and values are stored there: ``fp16``, ``u8`` or ``s16``; by
+            default what suits ``quant``.
+        max_source: tokens of a source that an NPU's or a GPU's graphs are made for.
+        max_target: tokens of a target, prompt included, likewise.
+        chunk: for an NPU, prompt tokens that one run of a decoder-only model takes.
+        unroll: for an NPU, greedy steps that one run makes.
         soc: Qualcomm's systems on chip to compile for, such as ``"sm8650,sm8750"``.
         share_contexts: let what is compiled for one of them share weights.
-        min_agreement: share of tokens below which graphs that choose others than the model are
-            refused; by default 0.97, and 0.9 for 4 bits.
-        budget: with 4 bits, mean bits per weight within which some weights keep 8.
+        min_agreement: share of tokens below which graphs of an NPU or a GPU that choose others than
+            the model are refused; by default 0.97, and for an NPU 0.9 for 4 bits.
+        budget: for an NPU, with 4 bits, mean bits per weight within which some weights keep 8.
+        max_rows: sequences, beams counted, that a GPU's graphs take together; by default 16.
+        engines: folder that gets TensorRT's engines, for programs without edgedec.
         progress: called with what is being done and the fraction of it that is.
 
     Returns:
@@ -98,9 +104,11 @@ def export_checkpoint(
     Raises:
         CheckpointError: the checkpoint can't be read or is of an unsupported architecture.
         InputError: an option is out of range, or ``out`` must not be replaced.
-        DeviceError: what compiles for an NPU or simulates it is not installed.
+        DeviceError: what compiles for an NPU or simulates it is not installed, or what builds
+            engines.
         MissingDependencyError: pickled weights without torch, ``via`` without optimum.
-        CheckFailedError: the graphs and the reference disagree, or an NPU's and the model.
+        CheckFailedError: the graphs and the reference disagree, or an NPU's or a GPU's and the
+            model.
     """
     from edgedec.export.asked import Asked, export
 
@@ -132,6 +140,8 @@ def export_checkpoint(
         share_contexts=share_contexts,
         min_agreement=min_agreement,
         budget=budget,
+        max_rows=max_rows,
+        engines=None if engines is None else Path(engines),
     )
     return export(checkpoint, out, asked, progress or (lambda _what, _fraction: None))
 

@@ -8,9 +8,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from edgedec.devices.base import STATIC
 from edgedec.errors import InputError
 from edgedec.export.bundle import Progress
+from edgedec.export.finish import Finish
 from edgedec.export.places import Place, place
+from edgedec.runtime.manifest import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Asked:
     share_contexts: bool
     min_agreement: float | None
     budget: float | None
+    max_rows: int | None
+    engines: Path | None
 
     def refuse(self, usual: Mapping[str, Any], why: str) -> None:
         """Refuse options that have other values than the usual ones.
@@ -53,8 +58,12 @@ class Asked:
             given = getattr(self, name)
             if given != value:
                 shown = " ".join(map(str, given)) if isinstance(given, tuple) else given
-                option = f"--{'calib' if name == 'calibration' else name.replace('_', '-')}"
-                raise InputError(f"{option}{'' if given is True else f' {shown}'} {why}")
+                raise InputError(f"{option(name)}{'' if given is True else f' {shown}'} {why}")
+
+
+def option(name: str) -> str:
+    """How an option is written on the command line."""
+    return f"--{'calib' if name == 'calibration' else name.replace('_', '-')}"
 
 
 FOR_CODES = {"compute": None, "method": None, "calibration": None}
@@ -69,28 +78,54 @@ FOR_CPU = {
 }
 FOR_NPU = {
     "kv": None,
-    "max_source": None,
-    "max_target": None,
     "chunk": None,
     "unroll": None,
     "soc": None,
     "share_contexts": False,
-    "min_agreement": None,
     "budget": None,
 }
-"""Options that only one of the ways takes, with the values that say nothing."""
+FOR_GPU = {"max_rows": None, "engines": None}
+FOR_BOTH = {"max_source": None, "max_target": None, "min_agreement": None}
+FOR_CHECKPOINTS = {
+    "revision": None,
+    "tokenizer": None,
+    "via": None,
+    "stages": None,
+    "depth": (),
+    "base": None,
+    "lora": "merge",
+    "dtype": "fp32",
+}
+"""Options that only some of the ways take, with the values that say nothing."""
 
 
 def export(
     source: str | PathLike[str], out: str | PathLike[str], asked: Asked, progress: Progress
 ) -> Path:
     """Export; see `edgedec.export.export_checkpoint`."""
-    npu = place(asked.device)
-    if npu is not None:
-        return _for_npu(source, out, asked, npu, progress)
-    asked.refuse(FOR_NPU, "is for NPUs: add --device qnn.")
+    found = place(asked.device)
+    if found is None:
+        asked.refuse(FOR_NPU, "is for NPUs: add --device qnn.")
+        asked.refuse(FOR_GPU, "is for GPUs: add --device tensorrt, tensorrt-rtx or cuda.")
+        asked.refuse(FOR_BOTH, "is for NPUs and GPUs: name one, such as --device qnn.")
+        return _ordinary(source, out, asked, None, progress)
+    if found.device in STATIC:
+        asked.refuse(FOR_GPU, f"is not for --device {asked.device}, but for GPUs: leave it out.")
+        return _for_npu(source, out, asked, found, progress)
+    asked.refuse(FOR_NPU, f"is not for --device {asked.device}, but for NPUs: leave it out.")
+    return _for_gpu(source, out, asked, found, progress)
+
+
+def _ordinary(
+    source: str | PathLike[str],
+    out: str | PathLike[str],
+    asked: Asked,
+    finish: Finish | None,
+    progress: Progress,
+) -> Path:
+    """Graphs of any length, in floating point or with codes."""
     if asked.quant is not None:
-        return _with_codes(source, out, asked, progress)
+        return _with_codes(source, out, asked, finish, progress)
     from edgedec.export import pipeline
 
     asked.refuse(FOR_CODES, "needs codebook weights: add --quant.")
@@ -105,8 +140,44 @@ def export(
         depth=asked.depth,
         base=asked.base,
         lora=asked.lora,
+        finish=finish,
     )
     return pipeline.run(source, out, options, progress)
+
+
+def _for_gpu(
+    source: str | PathLike[str],
+    out: str | PathLike[str],
+    asked: Asked,
+    gpu: Place,
+    progress: Progress,
+) -> Path:
+    from edgedec.export.gpu.options import GpuOptions
+    from edgedec.export.gpu.pipeline import finish_bundle, finishing
+
+    options = GpuOptions(
+        device=asked.device,
+        place=gpu,
+        max_rows=asked.max_rows,
+        max_source=asked.max_source,
+        max_target=asked.max_target,
+        min_agreement=asked.min_agreement,
+        engines=asked.engines,
+        verify=asked.verify,
+        force=asked.force,
+    )
+    with finishing(options, Path(out)) as finish:
+        if asked.quant is not None or not (Path(source) / MANIFEST).is_file():
+            return _ordinary(source, out, asked, finish, progress)
+        asked.refuse(
+            FOR_CHECKPOINTS,
+            f"says how to export a checkpoint, but {str(source)!r} is a bundle: leave it out, or "
+            "give the checkpoint.",
+        )
+        asked.refuse(
+            {**FOR_CODES, "portable": False}, "needs a new --quant: leave it out, or add that."
+        )
+        return finish_bundle(Path(source), Path(out), finish, progress, force=asked.force)
 
 
 def _for_npu(
@@ -145,7 +216,11 @@ def _for_npu(
 
 
 def _with_codes(
-    source: str | PathLike[str], out: str | PathLike[str], asked: Asked, progress: Progress
+    source: str | PathLike[str],
+    out: str | PathLike[str],
+    asked: Asked,
+    finish: Finish | None,
+    progress: Progress,
 ) -> Path:
     from edgedec.export.quantized import quantize_source
     from edgedec.quantize.methods import METHODS
@@ -156,7 +231,7 @@ def _with_codes(
     if quant not in SCHEMES:
         from edgedec.devices.npu.precision import PRECISIONS
 
-        if quant in PRECISIONS:
+        if quant in PRECISIONS and finish is None:
             raise InputError(f"--quant {quant} is for NPUs: add --device qnn.")
         raise InputError(f"--quant {quant!r}: choose one of {', '.join(SCHEMES)}.")
     if asked.dtype != "fp32":
@@ -191,5 +266,5 @@ def _with_codes(
         raise InputError(
             f"--calib {asked.calibration}: codes by {how.method} need no text; leave it out."
         )
-    quantize_source(source, out, how, progress, report=False)
+    quantize_source(source, out, how, progress, report=False, finish=finish)
     return Path(out)

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -20,11 +21,23 @@ from edgedec.runtime.manifest import MANIFEST, FileEntry
 
 WEIGHTS = "weights.bin"
 ALIGNMENT = 64
+COPIED_AT_ONCE = 1 << 22
 INLINE_LIMIT = 1024
 """Tensors below this many bytes stay in the graph's own file."""
 
 Progress = Callable[[str, float], None]
 """Told what is being done, and which fraction of it is."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of folder that is written: what to call it, and the file that each has."""
+
+    noun: str
+    sign: str
+
+
+BUNDLE = Kind("bundle", MANIFEST)
 
 
 class WeightFile:
@@ -128,19 +141,37 @@ def write_file(path: Path, data: bytes) -> FileEntry:
     return FileEntry(len(data), hashlib.sha256(data).hexdigest())
 
 
+def copy_file(source: Path, target: Path) -> FileEntry:
+    """Copy a file that may be large; write it to disk for good and return its entry."""
+    digest = hashlib.sha256()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as read, target.open("wb") as file:
+        while block := read.read(COPIED_AT_ONCE):
+            digest.update(block)
+            file.write(block)
+        size = file.tell()
+        _flush(file)
+    return FileEntry(size, digest.hexdigest())
+
+
 @contextmanager
-def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
+def new_folder(out: Path, *, force: bool, kind: Kind = BUNDLE) -> Iterator[Path]:
     """A folder beside ``out`` that takes its place when the block succeeds.
 
     Until then nothing that looks like a bundle exists under that name: a killed export leaves at
     most a hidden folder beside it.
 
+    Args:
+        out: the folder.
+        force: whether one that exists is replaced.
+        kind: what it is, and how an old one is recognised.
+
     Raises:
         InputError: ``out`` exists and must not, or can't, be replaced.
-        CheckpointError: the bundle could not be written.
+        CheckpointError: it could not be written.
     """
     try:
-        _check_target(out, force=force)
+        _check_target(out, kind, force=force)
         out.parent.mkdir(parents=True, exist_ok=True)
         sweep(out.parent, f".{glob.escape(out.name)}.partial-*")
         partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
@@ -154,19 +185,19 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
     except OSError as error:
         at = f" ({error.filename})" if error.filename else ""
         raise CheckpointError(
-            f"the bundle {str(out)!r} could not be written: {error.strerror or error}{at}."
+            f"the {kind.noun} {str(out)!r} could not be written: {error.strerror or error}{at}."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _check_target(out: Path, *, force: bool) -> None:
+def _check_target(out: Path, kind: Kind, *, force: bool) -> None:
     if not out.name or out.resolve() == Path.cwd():
-        raise InputError(f"{str(out)!r} is no name for a bundle: give one for a new folder.")
+        raise InputError(f"{str(out)!r} is no name for a {kind.noun}: give one for a new folder.")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / MANIFEST).is_file():
-        raise InputError(f"{str(out)!r} exists and is no bundle: choose another name.")
+    if not (out / kind.sign).is_file():
+        raise InputError(f"{str(out)!r} exists and is no {kind.noun}: choose another name.")
     if not force:
         raise InputError(f"{str(out)!r} exists: choose another name, or replace it with --force.")
 

@@ -58,6 +58,19 @@ def unrounded(bundle: Bundle, folder: Path) -> Bundle:
     return replace(bundle, folder=folder)
 
 
+def limited(bundle: Bundle, source: int | None, target: int) -> Bundle:
+    """The bundle, which takes no more tokens than other graphs of it.
+
+    Args:
+        bundle: the model.
+        source: tokens that these take; None where they take what the model does.
+        target: likewise, prompt included.
+    """
+    io = bundle.manifest.interface
+    interface = replace(io, max_source=source or io.max_source, max_target=target)
+    return replace(bundle, manifest=replace(bundle.manifest, interface=interface))
+
+
 def first_tokens(passages: Sequence[Passage], tokens: int) -> list[Passage]:
     """The first passages, in which so many tokens are written: the last one is cut."""
     found = []

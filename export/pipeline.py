@@ -16,6 +16,7 @@ from edgedec.export.checkpoint import Checkpoint, open_checkpoint
 from edgedec.export.depth import DepthFacts
 from edgedec.export.depth_plan import plan_depth, refuse_traced
 from edgedec.export.families import depth_of, family_of, open_model
+from edgedec.export.finish import Finish
 from edgedec.export.graphs import decoder_stages, model_graphs, parse_stages
 from edgedec.export.peft import HOW
 from edgedec.export.reference import Reference
@@ -62,6 +63,7 @@ class Options:
     depth: tuple[str, ...] = ()
     base: str | PathLike[str] | None = None
     lora: str = "merge"
+    finish: Finish | None = None
 
 
 def run(
@@ -78,6 +80,8 @@ def run(
         new_folder(target, force=options.force) as folder,
         _routed(checkpoint, options, progress) as model,
     ):
+        if options.finish is not None:
+            options.finish.check(_manifest(checkpoint, model, options, {}, 0))
         files, parameters = save_graphs(model.graphs, folder, progress)
         files |= _write_tokenizer(checkpoint, model, options, folder)
         files |= _copy_files(checkpoint.folder, folder)
@@ -87,6 +91,8 @@ def run(
         manifest = replace(manifest, files=dict(sorted(files.items())))
         if options.verify:
             manifest = _verified(Bundle(folder, manifest), model, options, progress)
+        if options.finish is not None:
+            manifest = options.finish.finish(Bundle(folder, manifest), progress)
         text = dump_manifest(manifest)
         load_manifest(text)  # what no reader takes is not written
         write_file(folder / MANIFEST, text.encode())

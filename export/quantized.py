@@ -16,6 +16,7 @@ from edgedec.errors import InputError
 from edgedec.export.bundle import WEIGHTS, Progress, new_folder, save_graphs, write_file
 from edgedec.export.codebooks import ROUNDED, Lowered, in_fp32, lower
 from edgedec.export.coded import coded_logits, coded_program
+from edgedec.export.finish import Finish
 from edgedec.export.floats import every_graph, float_graphs, full_graphs
 from edgedec.export.learn import (
     Choice,
@@ -66,6 +67,7 @@ def quantize_source(
     progress: Progress,
     *,
     report: bool = True,
+    finish: Finish | None = None,
 ) -> QuantizationReport | None:
     """Make a bundle with codes of a checkpoint, or of a bundle with floating-point weights.
 
@@ -75,6 +77,7 @@ def quantize_source(
         options: how.
         progress: told what is being done, and which fraction of it is.
         report: measure what it costs, also by methods that need no text. Otherwise these give None.
+        finish: what is to be done with the bundle for another device; None for nothing.
 
     Raises:
         InputError: options that do not fit together, or a text that cannot be used.
@@ -94,6 +97,8 @@ def quantize_source(
         Pool(options.threads or available_threads()) as pool,
     ):
         bundle = float_bundle(fspath(source), work, options, progress)
+        if finish is not None:
+            finish.check(bundle.manifest)
         graphs = float_graphs(bundle, options.settings)
         sites = find_sites(graphs)
         scheme = scheme_of(options)
@@ -129,6 +134,8 @@ def quantize_source(
         if options.verify:
             program = coded_program(float_graphs(bundle, options.settings))
             manifest = _verified(Bundle(folder, manifest), program, lowered, pool, progress)
+        if finish is not None:
+            manifest = finish.finish(Bundle(folder, manifest), progress)
         text = dump_manifest(manifest)
         load_manifest(text)  # what no reader takes is not written
         write_file(folder / MANIFEST, text.encode())

@@ -58,6 +58,23 @@ def refuse_inside(source: str, out: Path) -> None:
         )
 
 
+def source_bundle(source: str) -> Bundle:
+    """A bundle to make another one of, of which every byte is as it was exported.
+
+    Raises:
+        BundleError: it is damaged.
+        InputError: it is one for an NPU.
+    """
+    bundle = open_bundle(source)
+    if bundle.manifest.static is not None:
+        raise InputError(
+            f"the graphs of {source!r} have fixed shapes already, for an NPU: give the checkpoint "
+            "or bundle that it was made from."
+        )
+    verify_files(bundle)  # damaged weights would get a fresh checksum
+    return bundle
+
+
 class CheckpointOptions(Protocol):
     """What says how to export a checkpoint: see `edgedec.export.export_checkpoint`."""
 
@@ -104,14 +121,7 @@ def float_bundle(source: str, work: Path, options: CheckpointOptions, progress: 
                 f"--{given[0]} says how to export a checkpoint, but {source!r} is a bundle: leave "
                 "it out, or give the checkpoint."
             )
-        bundle = open_bundle(source)
-        if bundle.manifest.static is not None:
-            raise InputError(
-                f"the graphs of {source!r} have fixed shapes already, for an NPU: give the "
-                "checkpoint or bundle that it was made from."
-            )
-        verify_files(bundle)  # damaged weights would get a fresh checksum
-        return bundle
+        return source_bundle(source)
     folder = pipeline.run(
         source,
         work / "float",

@@ -22,10 +22,10 @@ from edgedec.export.npu.gate import each_part, refuse_difference, shown
 from edgedec.export.npu.options import NpuOptions, check_unroll, shapes_of
 from edgedec.export.npu.ranges import observe_ranges
 from edgedec.export.npu.sensitivity import choose_eight
-from edgedec.export.npu.texts import limited, passages_of, read_text
+from edgedec.export.npu.texts import passages_of, read_text
 from edgedec.export.npu.verify import compare, devices_of
 from edgedec.export.npu.writing import write_bundle
-from edgedec.export.passages import Passage, unrounded
+from edgedec.export.passages import Passage, limited, unrounded
 from edgedec.export.places import Place, place_in
 from edgedec.export.workplace import float_bundle, refuse_inside, workplace
 from edgedec.quantize.pool import Pool
@@ -118,7 +118,7 @@ class _Run:
     ) -> None:
         self.base, self.options, self.place, self.shapes = base, options, place, shapes
         self.model, self.work, self.progress = model, work, progress
-        self._bundle = limited(base, shapes)
+        self._bundle = limited(base, shapes.source, shapes.target)
         self._exact: Generator | None = None
         self._text: Calibration | None = None
         self._passages: list[Passage] | None = None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from edgedec.devices.npu.lower import Shapes
 from edgedec.errors import BundleError, InputError
 from edgedec.export.bundle import Progress
 from edgedec.export.calibration import Calibration, own_text, read_calibration
@@ -22,14 +20,6 @@ TOKENS = 2048
 """Of a text: ranges and shares of equal tokens change little with more."""
 RANDOM = "random tokens"
 """What the text of a model without a tokenizer is called."""
-
-
-def limited(bundle: Bundle, shapes: Shapes) -> Bundle:
-    """The bundle, which takes no more than graphs of these shapes would."""
-    io = bundle.manifest.interface
-    source = io.max_source if shapes.source is None else shapes.source
-    interface = replace(io, max_source=source, max_target=shapes.target)
-    return replace(bundle, manifest=replace(bundle.manifest, interface=interface))
 
 
 def read_text(

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from edgedec.devices.npu.lower import Shapes, StaticModel
 from edgedec.export.bundle import WEIGHTS, Progress, save_graphs, write_file
-from edgedec.export.places import Place
+from edgedec.export.places import CPU, Place
 from edgedec.quantize.reporting.report import REPORT
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.manifest import MANIFEST, Codebooks, Component, FileEntry, Manifest
@@ -109,7 +109,7 @@ def _manifest(
     if model.static.decoder is not None:
         interface = replace(interface, max_target=shapes.target)
     components = {
-        name: replace(old.components[name], file=f"{name}.onnx")
+        name: replace(old.components[name], file=f"{name}.onnx", device=CPU)
         if name in kept
         else Component(f"{name}.onnx", place.device, precision)
         for name in sorted({*kept, *lowered})
@@ -123,6 +123,7 @@ def _manifest(
         codebooks=_codebooks(old, kept),
         depth=None,
         static=model.static,
+        limits=None,
         verified=None,
         files=dict(sorted(files.items())),
     )

@@ -85,6 +85,8 @@ DEFAULTS = {
     "share_contexts": False,
     "min_agreement": None,
     "budget": None,
+    "max_rows": None,
+    "engines": None,
 }
 
 

@@ -12,12 +12,11 @@ from tests.export.tiny import VOCAB
 from tests.npu.exports import LENGTHS, take_few_tokens
 
 from edgedec.builtin import resolve_bundle
-from edgedec.devices.npu.lower import Shapes
 from edgedec.errors import InputError
 from edgedec.export.calibration import shorten
 from edgedec.export.npu import texts
 from edgedec.export.npu.options import NpuOptions, shapes_of
-from edgedec.export.passages import Passage, first_tokens
+from edgedec.export.passages import Passage, first_tokens, limited
 from edgedec.export.places import place
 from edgedec.runtime.bundle import open_bundle
 from edgedec.runtime.generator import Generator
@@ -53,7 +52,7 @@ def test_a_text_for_a_model_without_a_tokenizer(plain: Path, tmp_path: Path) -> 
     assert place_ is not None
     opened = open_bundle(plain)
     shapes = shapes_of(opened.manifest, NpuOptions("qnn", place_, **LENGTHS))
-    bundle = texts.limited(opened, shapes)
+    bundle = limited(opened, shapes.source, shapes.target)
     generator = Generator(bundle, threads=1)
     text = texts.read_text(bundle, None, generator, quiet)
     found = texts.passages_of(bundle, text, generator, quiet)
@@ -92,7 +91,7 @@ def test_long_sources_are_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     file.write_text("deployment\nquantization\ncalibration\n")
     tokenizer = Tokenizer.open(opened.path("tokenizer.json"))
     whole = tokenizer.encode(["deployment", "quantization", "calibration"])
-    bundle = texts.limited(opened, Shapes(4, 3))  # the target's length does not count
+    bundle = limited(opened, 4, 3)  # the target's length does not count
     generator = Generator(bundle, threads=1)
     with caplog.at_level(logging.INFO, "edgedec.export.calibration"):
         text = texts.read_text(bundle, file, generator, quiet)

@@ -10,10 +10,10 @@ import click
 
 from edgedec.cli.terminal.checkpoint import checkpoint_options
 from edgedec.cli.terminal.logs import verbosity
-from edgedec.cli.terminal.npu import PRECISIONS, measured, npu_options
 from edgedec.cli.terminal.progress import Bar
 from edgedec.cli.terminal.sizes import folder_bytes, human_bytes
 from edgedec.cli.terminal.stopping import stopped_by_sigterm
+from edgedec.cli.terminal.targets import PRECISIONS, measured, precision, target_options
 from edgedec.errors import InputError
 
 
@@ -63,7 +63,7 @@ from edgedec.errors import InputError
     type=click.Choice(["optimum"]),
     help="Use optimum-onnx for an architecture without a family here.",
 )
-@npu_options
+@target_options
 @click.option(
     "--verify/--no-verify", default=True, help="Compare with the reference.  [default: on]"
 )
@@ -90,12 +90,12 @@ def command(
     verify: bool,
     force: bool,
     as_json: bool,
-    **for_npu: Any,
+    **target: Any,
 ) -> None:
     """Export CHECKPOINT into the bundle folder DIR and print its path and size.
 
     CHECKPOINT is a Hugging Face folder, a hub id (google/flan-t5-small) or a built-in name (g2p);
-    for an NPU (--device) also a bundle.
+    for an NPU or a GPU (--device) also a bundle.
     """
     if (checkpoint is None) == (model is None):
         raise InputError("Name one checkpoint: a folder, a hub id or a built-in name.")
@@ -108,7 +108,7 @@ def command(
         bundle = export_checkpoint(
             source,
             output,
-            quant=None if quant == "none" and for_npu["device"] == "cpu" else quant,
+            quant=precision(quant, target["device"]),
             compute=compute,
             portable=portable,
             method=method,
@@ -123,12 +123,12 @@ def command(
             via=via,
             verify=verify,
             force=force,
-            **for_npu,
+            **target,
             progress=lambda what, fraction: bar.update(fraction, what),
         )
     size = folder_bytes(Path(bundle))
     if as_json:
-        found = {"bundle": str(bundle), "bytes": size} | measured(Path(bundle), for_npu["device"])
+        found = {"bundle": str(bundle), "bytes": size} | measured(Path(bundle), target["device"])
         click.echo(json.dumps(found, ensure_ascii=False))
     else:
         click.echo(f"{bundle}  {human_bytes(size)}")

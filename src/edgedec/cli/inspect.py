@@ -17,7 +17,7 @@ from edgedec.runtime.report.columns import columns
 
 if TYPE_CHECKING:
     from edgedec.runtime.generation import GenerationConfig
-    from edgedec.runtime.manifest import Agreement, Codebooks, DepthTable, Manifest, Static
+    from edgedec.runtime.manifest import Agreement, Codebooks, DepthTable, Limits, Manifest, Static
 
 MANIFEST = "edgedec.json"
 
@@ -119,6 +119,8 @@ def _facts(manifest: Manifest) -> list[str]:
         ["policies", ", ".join(manifest.policies)],
         ["verified", _verified(manifest)],
     ]
+    if manifest.limits is not None:
+        rows.append(["on a GPU", _limits(manifest.limits)])
     return columns(rows)
 
 
@@ -126,6 +128,11 @@ def _family(model: Mapping[str, Any]) -> str:
     if "family" in model:
         return str(model["family"])
     return f"{model.get('model_type', 'unknown')} through {model.get('route', 'an unknown route')}"
+
+
+def _limits(limits: Limits) -> str:
+    source = "" if limits.source is None else f", source {_limit(limits.source)}"
+    return f"{limits.rows:,} rows{source}, target {_limit(limits.target)}"
 
 
 def _limit(tokens: int | None) -> str:

@@ -65,8 +65,8 @@ class _Run(click.Command):
 @click.option(
     "--device",
     metavar="DEVICE",
-    help="Where to run: NAME[:OPTION], or encoder=NAME,decoder=NAME (see docs/npu.md).  "
-    "[default: what BUNDLE was exported for]",
+    help="Where to run: NAME[:OPTION], encoder=NAME,decoder=NAME, or `auto` for the fastest of a "
+    "GPU and the CPU (see docs/npu.md, docs/gpu.md).  [default: what BUNDLE was exported for]",
 )
 @click.option(
     "--allow-fallback",
