@@ -125,9 +125,7 @@ class Editor:
         """Let whatever reads ``old`` read ``new``, of whatever type; and graph outputs be it."""
         for i, output in enumerate(self.graph.outputs):
             if output is old:
-                if new.shape is None:
-            new.shape = old.shape
-        new.name, old.name = old.name, self._unique(f"{old.name}.old")
+                new.name, old.name = old.name, self._unique(f"{old.name}.old")
                 self.graph.outputs[i] = new
         for use in list(old.uses()):
             use.node.replace_input_with(use.idx, new)
