@@ -1,60 +1,58 @@
-"""What is there and what is missing on the ways to an NPU, for `edgedec devices --doctor`."""
+"""What is there and what is missing on the ways to a GPU or NPU: `edgedec devices --doctor`."""
 
 from __future__ import annotations
 
+import json
 import platform
-from collections.abc import Callable, Iterator
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
 
+from edgedec.devices.finding import Finding
 from edgedec.errors import EdgedecError
-
-State = Literal["ok", "missing", "untested"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that a route needs.
-
-    Attributes:
-        state: whether it is there; untested where it may be.
-        what: a sentence without its full stop.
-        command: the one command that adds it; None where it is there, or no command adds it.
-    """
-
-    state: State
-    what: str
-    command: str | None = None
 
 
 @dataclass(frozen=True)
 class Route:
-    """A way to run bundles on an NPU: the name of its device, what that is, what was found."""
+    """A way to run bundles: the name of its device, what that is, what was found."""
 
     device: str
     title: str
     findings: tuple[Finding, ...]
 
 
-def examine() -> list[Route]:
-    """Look at every route; this loads what is installed and runs a graph of one node on it."""
+def examine(devices: Sequence[str] | None = None) -> list[Route]:
+    """Look at routes; this loads what is installed, and runs small graphs and models on it.
+
+    Args:
+        devices: keys of `ROUTES`; None for all.
+    """
     return [
-        Route(device, title, tuple(_until_missing(find)))
-        for device, (title, find) in ROUTES.items()
+        Route(device, ROUTES[device][0], tuple(_until_missing(ROUTES[device][1])))
+        for device in (ROUTES if devices is None else devices)
     ]
 
 
 def _until_missing(find: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """What follows something missing cannot be looked at."""
+    """What follows something missing cannot be looked at; steps of a ladder say so themselves."""
     for finding in find():
         yield finding
-        if finding.state == "missing":
+        if finding.state == "missing" and finding.step is None:
             return
 
 
 def _runtime() -> Finding:
+    """The ONNX Runtime, of which there must be one."""
     import onnxruntime
 
+    from edgedec.devices.onnxruntimes import clash
+
+    broken = clash()
+    if broken is not None:
+        return Finding("missing", *broken)
     return Finding("ok", f"ONNX Runtime {onnxruntime.__version__}")
 
 
@@ -110,7 +108,51 @@ def _intel() -> Iterator[Finding]:
     yield Finding("untested", "an NPU is there; edgedec was never run on one")
 
 
+def _nvidia(device: str) -> Iterator[Finding]:
+    """Climb a ladder in another process: a driver or a library may end it."""
+    from edgedec.devices.gpu.ladder import LADDERS, unreached
+
+    left = {rung.name: rung for rung in LADDERS[device]}
+    current = None
+    command = [sys.executable, "-m", "edgedec.devices.gpu.ladder", device]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        for event in filter(None, map(_event, child.stdout)):
+            if "begin" in event:
+                current = str(event["begin"])
+            else:
+                finding = Finding(**event["found"])  # type: ignore[arg-type]  # as it was written
+                left.pop(str(finding.step))
+                yield finding
+        said = child.stderr.read().strip().splitlines()
+    if current in left:
+        how = f"the process ended ({_ending(child.returncode)})"
+        reason = f": {said[-1][:300].rstrip('.')}" if said else ""
+        rung = left.pop(current)
+        yield Finding("failed", f"{rung.title}: {how}{reason}", step=rung.name)
+    yield from map(unreached, left.values())
+
+
+def _event(line: str) -> dict[str, dict[str, object]] | None:
+    """What a line of a ladder says; None of a line that a library printed."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and event.keys() & {"begin", "found"} else None
+
+
+def _ending(status: int) -> str:
+    return signal.Signals(-status).name if status < 0 else f"exit code {status}"
+
+
 ROUTES: dict[str, tuple[str, Callable[[], Iterator[Finding]]]] = {
+    "tensorrt": ("NVIDIA GPUs by TensorRT", partial(_nvidia, "tensorrt")),
+    "tensorrt-rtx": ("NVIDIA GPUs by TensorRT-RTX", partial(_nvidia, "tensorrt-rtx")),
+    "cuda": ("NVIDIA GPUs by ONNX Runtime", partial(_nvidia, "cuda")),
     "qnn": ("Qualcomm's NPU (HTP), or its simulator", _qualcomm),
     "openvino": ("Intel's CPU, GPU or NPU by OpenVINO", _intel),
 }
