@@ -1,0 +1,1 @@
+"""TensorRT's plugin for codebook weights."""

@@ -1,0 +1,178 @@
+"""The plugin, taken through what TensorRT calls of it, with the bindings of two versions."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from tests.gpu.conformance import wheels
+
+from edgedec.errors import DeviceError
+from edgedec.kernels import ptx
+from edgedec.kernels.tensorrt.plugin import TACTICS, register
+
+MOST = {"B": 16, "T": 512}
+AT = [{"B": 1, "T": 1}, {"B": 3, "T": 1}, {"B": 2, "T": 7}, {"B": 16, "T": 512}]
+SHAPES = [
+    # leading dimensions of x, K, N
+    (["B", "T"], 512, 1024),
+    (["B", "T"], 33, 17),
+    (["B", 5, "T"], 100, 1),
+    (["T"], 1024, 32000),
+    ([2, 3], 96, 48),
+]
+TYPES = {"fp16": "HALF", "bf16": "BF16"}
+
+
+def case(
+    leading: list[Any], columns: int, rows: int, bits: int, dtype: str, **other: Any
+) -> dict[str, Any]:
+    return {
+        "x": [*leading, columns],
+        "dtype": dtype,
+        "words": [rows, -(-columns // 32) * bits],
+        "levels": [3, 2**bits],
+        "groups": [-(-rows // 16)],
+        "at": AT,
+        "most": MOST,
+        **other,
+    }
+
+
+CASES = [
+    case(*shape, bits, dtype)
+    for shape, bits, dtype in product(SHAPES, (2, 3, 4, 8), ("fp16", "bf16"))
+]
+OTHERS = {
+    "too many rows": case(["B", "T"], 64, 64, 4, "fp16", most={"B": 1024, "T": 2048}),
+    "words of 3 bits": case(["B", "T"], 64, 64, 4, "fp16", words=[64, 6]),
+    "columns unknown": case(["B"], "T", 64, 4, "fp16", words=[64, 8]),  # type: ignore[arg-type]
+    "32 levels": case(["B", "T"], 64, 64, 4, "fp16", levels=[1, 32]),
+    "float32": case(["B", "T"], 64, 64, 4, "fp32"),
+}
+
+
+@pytest.fixture(scope="module", params=sorted(wheels.VERSIONS))
+def said(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """What the plugin says in `CASES` and `OTHERS`."""
+    folder = wheels.bindings(request.param, request.config)
+    answers: list[dict[str, Any]] = wheels.run(
+        folder, "harness.py", stdin=[*CASES, *OTHERS.values()]
+    )
+    return answers
+
+
+@pytest.fixture
+def others(said: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return dict(zip(OTHERS, said[len(CASES) :], strict=True))
+
+
+def volume(shape: list[Any], at: dict[str, int]) -> int:
+    result = 1
+    for length in shape:
+        result *= at[length] if isinstance(length, str) else length
+    return result
+
+
+pytestmark = pytest.mark.network
+
+
+def test_is_compiled_ahead_and_has_no_attributes(said: list[dict[str, Any]]) -> None:
+    for answer in said[: len(CASES)]:
+        assert answer["ahead"] is True
+        assert answer["fields"] == []
+
+
+def test_describes_its_output(said: list[dict[str, Any]]) -> None:
+    for asked, answer in zip(CASES, said[: len(CASES)], strict=True):
+        leading, rows = asked["x"][:-1], asked["words"][0]
+        assert answer["outputs"] == 1
+        assert answer["types"] == [TYPES[asked["dtype"]]]
+        assert answer["alias"] == -1
+        assert answer["shapes"] == [[*(volume([n], at) for n in leading), rows] for at in AT]
+
+
+def test_takes_the_types_of_the_network_only(said: list[dict[str, Any]]) -> None:
+    for asked, answer in zip(CASES, said[: len(CASES)], strict=True):
+        dtype = TYPES[asked["dtype"]]
+        assert answer["combinations"] == [[dtype, "INT32", dtype, "INT32", "FLOAT", dtype]]
+        assert answer["layouts"] == ["LINEAR"]
+
+
+def test_launches_as_the_kernels_want(said: list[dict[str, Any]]) -> None:
+    for asked, answer in zip(CASES, said[: len(CASES)], strict=True):
+        *leading, columns = asked["x"]
+        rows, bits = asked["words"][0], asked["levels"][1].bit_length() - 1
+        assert set(answer["tactics"]) == {str(number) for number in TACTICS}
+        for number, tactic in TACTICS.items():
+            kernel, found = ptx.kernel(tactic, bits, asked["dtype"]), answer["tactics"][str(number)]
+            assert found["name"] == kernel.name
+            assert found["sha256"] == hashlib.sha256(kernel.ptx().encode()).hexdigest()
+            for at, launch in zip(AT, found["launches"], strict=True):
+                m = volume(leading, at)
+                assert launch["scalars"] == [m, rows, columns]
+                assert tuple(launch["grid"]) == kernel.grid(m, rows)
+                assert launch["block"] == [kernel.threads, 1, 1]
+                assert launch["shared"] == kernel.shared
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize("tactic", ["gemv", "gemm"])
+def test_kernels_take_what_tensorrt_passes(tactic: Any, dtype: Any, bits: int) -> None:
+    kernel = ptx.kernel(tactic, bits, dtype)
+    entry = re.search(rf"\.entry {kernel.name}\((.*?)\)", kernel.ptx(), re.DOTALL)
+    assert entry is not None
+    # five inputs, M, N and K, the output
+    types = re.findall(r"\.param \.(\w+)", entry[1])
+    assert types == [*["u64"] * 5, *["u32"] * 3, "u64"]
+
+
+def test_offers_no_kernel_that_has_too_many_blocks(others: dict[str, dict[str, Any]]) -> None:
+    fitting = {
+        str(number)
+        for number, tactic in TACTICS.items()
+        if ptx.kernel(tactic, 4, "fp16").grid(1024 * 2048, 64)[1] <= 65535
+    }
+    assert "2" in fitting
+    assert set(others["too many rows"]["tactics"]) == fitting
+
+
+def test_refuses_what_its_kernels_cannot_read(others: dict[str, dict[str, Any]]) -> None:
+    assert "64 columns of 4 bits, 8 words a row, by rows of 6" in others["words of 3 bits"]["error"]
+    assert "tables of 32 levels" in others["32 levels"]["error"]
+    assert "not DataType.FLOAT" in others["float32"]["error"]
+
+
+def test_takes_columns_that_are_settled_at_run_time(others: dict[str, dict[str, Any]]) -> None:
+    launches = others["columns unknown"]["tactics"]["1"]["launches"]
+    assert [launch["scalars"] for launch in launches] == [[at["B"], 64, at["T"]] for at in AT]
+
+
+@pytest.mark.parametrize("release", ["10.3.0", "10.15.1.29", "11.0.0.114", "11.2.1.2", "8.6.1"])
+def test_refuses_old_versions(
+    release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugin.py").write_text("")
+    module = ModuleType("tensorrt_of_old")
+    module.__dict__.update(__version__=release, __path__=[str(tmp_path)])
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with pytest.raises(DeviceError, match=r"is too old for edgedec's plugin, which needs 1[01]\."):
+        register(module)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"__path__": []}])
+def test_refuses_packages_without_plugins(
+    attributes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("tensorrt_without")
+    module.__dict__.update(__version__="1.7.1.116", **attributes)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with pytest.raises(DeviceError, match="takes no plugins"):
+        register(module)
