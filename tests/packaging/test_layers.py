@@ -48,7 +48,7 @@ def test_no_import_against_the_direction(root: Path, folder: str) -> None:
 # The files that may know a package that is no requirement of the base install.
 PEERS = {f"runtime/profiling/peers/{name}.py" for name in ("checkpoint", "transformers")}
 PLUGIN = {f"kernels/tensorrt/{name}.py" for name in ("__init__", "plugin")}
-TRITON = {f"kernels/triton/{name}.py" for name in ("compile", "gemm", "gemv")}
+TRITON = {f"kernels/triton/{name}.py" for name in ("compile", "gemm", "gemv", "lookup")}
 OPTIONAL = {
     "torch": {"export/checkpoint.py", "export/optimum.py", *PEERS},
     "transformers": {"export/optimum.py", *PEERS},

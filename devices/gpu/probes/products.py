@@ -65,7 +65,7 @@ def make_codes(bits: Bits, rows: int = 192, columns: int = 264) -> Codes:
         codes=random.integers(0, 1 << bits, (rows, columns)).astype(np.uint8),
         levels=levels,
         groups=random.integers(0, tables, rows // BLOCK).astype(np.int32),
-        scales=random.uniform(0.5, 1.5, rows).astype(np.float32) / 1024,
+        scales=(random.uniform(0.5, 1.5, rows) / 1024).astype(np.float32),
         bits=bits,
     )
 
@@ -125,7 +125,7 @@ def native_product() -> bytes:
 
     codes, name = make_codes(4), output_of(4, "fp16")
     shifts = 8 + 16 * np.repeat(codes.groups, BLOCK)[:, None].astype(np.int32)
-    halves = np.float16(codes.levels.ravel())
+    halves = codes.levels.ravel().astype(np.float16)
     stored = [
         helper.make_tensor(
             *("q", TensorProto.INT4, codes.codes.shape),
