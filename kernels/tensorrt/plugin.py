@@ -110,6 +110,11 @@ def _combinations(trt: Any, api: Any) -> Callable[..., Any]:
             for number, tactic in TACTICS.items()
             if ptx.kernel(tactic, bits, dtype).grid(rows, words.shape[0])[1] <= MOST_BLOCKS
         ]
+        if not fitting:
+            raise InputError(
+                f"{NAME} would multiply {rows:,} rows at once, which is more than a GPU starts: "
+                "export with a smaller --max-rows or --max-target."
+            )
         return [api.AutoTuneCombination(TYPES.format(dtype.upper()), "LINEAR", fitting)]
 
     combinations.__annotations__ = {}
