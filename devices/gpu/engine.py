@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgedec.devices.gpu.arena import CudaArena
-from edgedec.devices.gpu.build import Log, Profile
+from edgedec.devices.gpu.build import Profile
+from edgedec.devices.gpu.log import SILENT, line, log_of
 from edgedec.errors import DeviceError
 from edgedec.runtime.manifest import Limits
 from edgedec.runtime.session import Port
@@ -102,15 +103,16 @@ class Engine:
     def __init__(self, module: Any, data: bytes, name: str, arena: CudaArena) -> None:
         arena.device.enter()
         self.module = module
-        self._log = Log(module)
+        self._log = log_of(module)
+        mark = self._log.mark()
         try:
-            # Both must outlive the engine.
+            # It must outlive the engine.
             self._runtime = module.Runtime(self._log.logger)
             self.cuda = self._runtime.deserialize_cuda_engine(data)
         except Exception as error:  # of the bindings, which name no types
-            raise self._refused(name, error) from error
+            raise self._refused(name, self._log.first(mark) or line(str(error))) from error
         if self.cuda is None:
-            raise self._refused(name)
+            raise self._refused(name, self._log.first(mark) or SILENT)
         self.inputs: dict[str, Port] = {}
         self.outputs: dict[str, Port] = {}
         self.aliases: dict[str, str] = {}
@@ -140,10 +142,10 @@ class Engine:
             found[tensor] = (tuple(least), tuple(usual), tuple(greatest))
         return found
 
-    def _refused(self, name: str, error: Exception | None = None) -> DeviceError:
+    def _refused(self, name: str, reason: str) -> DeviceError:
         return DeviceError(
             f"TensorRT {self.module.__version__} does not load the engine {name} "
-            f"({self._log.last(error)}): look at nvidia-smi for a driver that is too old for it."
+            f"({reason}): look at nvidia-smi for a driver that is too old for it."
         )
 
     def last_error(self) -> str:

@@ -89,6 +89,8 @@ def for_cpu(model: onnx.ModelProto) -> bytes:
     known = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[Any] = []
     for node in graph.node:
+        for attribute in [a for a in node.attribute if a.name.startswith("TRT_")]:
+            node.attribute.remove(attribute)  # the parser's own, which ONNX does not know
         nodes.extend(_dense(node, graph, known) if node.op_type == PLUGIN else [node])
     del graph.node[:]
     graph.node.extend(nodes)

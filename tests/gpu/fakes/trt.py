@@ -111,6 +111,7 @@ class FakeTrt:
         self.flags = 0
         self.damage: Callable[[str, np.ndarray[Any, Any]], Any] | None = None
         self.refuse: str | None = None
+        self.logger: ILogger | None = None
         self.rtx = name == "tensorrt_rtx"
         major = int(version.split(".", maxsplit=1)[0])
         # Numbers differ between versions, as the real ones do.
@@ -127,13 +128,20 @@ class FakeTrt:
     def Builder(self, logger: ILogger) -> Builder:  # noqa: N802 - the bindings' names
         if not self.rtx and not self.cuda.gpus:
             raise TypeError("pybind11::init(): factory function returned nullptr")
-        return Builder(self, logger)
+        return Builder(self, self._only(logger))
 
     def OnnxParser(self, net: Network, logger: ILogger) -> OnnxParser:  # noqa: N802
-        return OnnxParser(self, net, logger)
+        return OnnxParser(self, net, self._only(logger))
 
     def Runtime(self, logger: ILogger) -> Runtime:  # noqa: N802
-        return Runtime(self, logger)
+        return Runtime(self, self._only(logger))
+
+    def _only(self, logger: ILogger) -> ILogger:
+        """TensorRT keeps the first logger that it gets, and ignores all others."""
+        if self.logger not in {None, logger}:
+            raise self.cuda.breach("a second logger, which would be told nothing")
+        self.logger = logger
+        return logger
 
 
 class Network:
@@ -141,6 +149,7 @@ class Network:
 
     def __init__(self) -> None:
         self.model: Any = None
+        self.warnings: list[str] = []
 
     @property
     def num_inputs(self) -> int:
@@ -179,16 +188,14 @@ class OnnxParser:
 
     def _read(self, graph: bytes | Path) -> bool:
         model = network.read(graph)
-        if self._trt.rtx and any(node.domain for node in model.graph.node):
+        if self._trt.rtx and any(node.domain == "edgedec" for node in model.graph.node):
             raise self._trt.cuda.breach("TensorRT-RTX ends the process at a plugin's node")
         try:
             warnings = network.check(model, plugins=self._trt.registered)
         except network.ParseError as error:
             self._errors.append(error)
             return False
-        for warning in warnings:
-            self._logger.log(Severity.WARNING, warning)
-        self._net.model = model
+        self._net.model, self._net.warnings = model, warnings
         return True
 
 
@@ -244,6 +251,8 @@ class Builder:
         if reason:
             self._logger.log(Severity.ERROR, reason)
             return None
+        for warning in net.warnings:
+            self._logger.log(Severity.WARNING, warning)
         self._trt.built += 1
         cuda = self._trt.cuda
         head = {
