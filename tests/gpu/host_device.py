@@ -80,7 +80,7 @@ def arena() -> HostArena:
     return HostArena()
 
 
-def device(option: str | None, allow_fallback: bool) -> Host:  # noqa: ARG001
+def device(option: str | None, allow_fallback: bool) -> Host:
     """What edgedec asks a device's module for; options are ``half`` and ``absent``."""
     if option not in {None, "half", "absent"}:
         raise InputError(f"the device {NAME!r} has no option {option!r}.")
@@ -95,22 +95,24 @@ def offer(patch: pytest.MonkeyPatch) -> None:
 
 def widen(model: ir.Model) -> None:
     """Compute in float32 what a lowered graph computes in float16, in place."""
-    for value in model.graph.initializers.values():
+    graph = model.graph
+    for value in graph.initializers.values():
         assert value.const_value is not None
-        if value.const_value.dtype == HALF:
-            wide = value.const_value.numpy().astype(np.float32)
-            value.const_value = ir.tensor(wide, name=value.name)
-            value.dtype = FLOAT
-    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.const_value = _wide(value.const_value)
+    values = [*graph.initializers.values(), *graph.inputs, *graph.outputs]
+    for node in graph:
+        values += node.outputs
+        for name, attribute in list(node.attributes.items()):
+            if attribute.type == ir.AttributeType.TENSOR:
+                node.attributes[name] = ir.AttrTensor(name, _wide(attribute.as_tensor()))
+            elif name == "to" and attribute.as_int() == HALF:
+                node.attributes[name] = ir.AttrInt64(name, FLOAT)
+    for value in values:
         if value.dtype == HALF:
             value.dtype = FLOAT
-    for node in model.graph:
-        if node.op_type == "Cast" and node.attributes["to"].as_int() == HALF:
-            node.attributes["to"] = ir.AttrInt64("to", FLOAT)
-        for value in node.outputs:
-            if value.dtype == HALF:
-                value.dtype = FLOAT
-        for name, attribute in list(node.attributes.items()):
-            if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == HALF:
-                wide = attribute.as_tensor().numpy().astype(np.float32)
-                node.attributes[name] = ir.AttrTensor(name, ir.tensor(wide))
+
+
+def _wide(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    if tensor.dtype != HALF:
+        return tensor
+    return ir.tensor(tensor.numpy().astype(np.float32), name=tensor.name)
