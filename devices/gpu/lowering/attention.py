@@ -57,6 +57,9 @@ def lower_attention(editor: Editor, heads: Heads, capacity: int, extra: Extra) -
         RefusalError: attention or a cache of no form that is known.
     """
     graph = editor.graph
+    for node in graph:
+        if (node.domain, node.op_type) == PLAIN:
+            raise RefusalError(node, "its attention has no form that is known")
     _shape_caches(graph, {**heads, **heads_of(graph)}, capacity)
     bias = Bias(editor)
     for node in list(graph):
@@ -67,8 +70,6 @@ def lower_attention(editor: Editor, heads: Heads, capacity: int, extra: Extra) -
             _memory(editor, bias, node, extra)
         elif kind == SCATTER:
             _write(editor, node)
-        elif kind == PLAIN:
-            raise RefusalError(node, "its attention has no form that is known")
 
 
 def _shape_caches(graph: ir.Graph, heads: Heads, capacity: int) -> None:
