@@ -326,7 +326,7 @@ class Generator:
             prompts = sources
         for token in {t for p in prompts for t in p}:
             self._check_id(token)
-        limits = [self._step_limit(config, len(prompt)) for prompt in prompts]
+        limits = self._step_limits(config, [len(prompt) for prompt in prompts])
         search = make_search(
             config,
             batch=len(sources),
@@ -343,23 +343,25 @@ class Generator:
         )
         return search, self._run(search, policy, request, config.pad_token_id or 0, self.statistics)
 
-    def _step_limit(self, config: GenerationConfig, prompt: int) -> int:
-        """How many tokens may follow a prompt, as far as the model and its caches reach."""
-        target, most = self._model.target, self._interface.max_target
-        limit = config.step_limit(prompt, most)
-        if target is None or (most is not None and most <= target) or prompt + limit <= target:
-            return limit
-        if prompt >= target:
+    def _step_limits(self, config: GenerationConfig, prompts: list[int]) -> list[int]:
+        """How many tokens may follow prompts of such lengths, as far as model and caches reach."""
+        limits = [config.step_limit(length, self._interface.max_target) for length in prompts]
+        target = self._model.target
+        if target is None:
+            return limits
+        if max(prompts) >= target:
             raise InputError(
-                f"a prompt has {prompt:,} tokens, this device's caches hold {target:,} positions: "
-                "shorten it, or export with a larger --max-target."
+                f"a prompt has {max(prompts):,} tokens, this device's caches hold {target:,} "
+                "positions: shorten it, or export with a larger --max-target."
             )
-        logger.warning(
-            "%d tokens at most are generated instead of %d: this device's caches hold %d "
-            "positions; export with a larger --max-target for more.",
-            *(target - prompt, limit, target),
-        )
-        return target - prompt
+        held = [min(limit, target - length) for limit, length in zip(limits, prompts, strict=True)]
+        if held != limits:
+            logger.warning(
+                "texts end before their limit: this device's caches hold %d positions, the longest "
+                "prompt's %d included; export with a larger --max-target for more.",
+                *(target, max(prompts)),
+            )
+        return held
 
     def _run(
         self, search: Search, policy: Policy, request: Request, pad: int, statistics: Statistics
