@@ -110,6 +110,8 @@ def write_engines(
         progress("building engines", done / len(names))
         engine, facts = device.build(bundle, name, limits, device.forms[0])
         paths = write_engine(folder, f"{place.device}-{name}", engine, facts)
+        for path in paths:
+            path.chmod(0o644)  # what a cache keeps for its user is for everybody here
         files[name] = EngineFiles(*(path.name for path in paths))
     manifest = bundle.manifest
     index = EngineIndex(

@@ -59,9 +59,10 @@ class HostOpener:
         folder.mkdir()
         path = save_resident(resident, folder)
         del resident  # its weights would be in memory twice
+        options = session_options(None, shared=True, records=None)
         try:
             inference = onnxruntime.InferenceSession(
-                path, session_options(None, shared=True), providers=["CPUExecutionProvider"]
+                path, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's exceptions share no other base
             raise DeviceError(

@@ -126,6 +126,25 @@ def test_json_and_the_other_options(invoke: Invoke, calls: Calls, tmp_path: Path
     }
 
 
+def test_what_a_gpu_is_asked_for(invoke: Invoke, calls: Calls, tmp_path: Path) -> None:
+    result = invoke(
+        "export", "some/model", "-o", str(tmp_path / "b"), "--device", "tensorrt", "--json",
+        "--max-rows", "4", "--max-source", "64", "--max-target", "96", "--min-agreement", "0.9",
+        "--engines", "e", "--quant", "none",
+    )  # fmt: skip
+    assert json.loads(result.stdout).keys() == {"bundle", "bytes"}
+    assert calls[0][2] == DEFAULTS | {
+        "device": "tensorrt",
+        "max_rows": 4,
+        "max_source": 64,
+        "max_target": 96,
+        "min_agreement": 0.9,
+        "engines": "e",
+    }
+    invoke("export", "some/model", "-o", str(tmp_path / "c"), "--device", "qnn", "--quant", "none")
+    assert calls[1][2]["quant"] == "none"  # which no NPU has
+
+
 @pytest.mark.parametrize("became", [SystemExit(0), ImportError("half an extension"), None])
 def test_termination_ends_it_whatever_becomes_of_it(became: BaseException | None) -> None:
     before = signal.getsignal(signal.SIGTERM)
@@ -200,8 +219,11 @@ def quantized(monkeypatch: pytest.MonkeyPatch) -> list[QuantizeOptions]:
     """Replace what quantizes; list the options that it was called with."""
     seen: list[QuantizeOptions] = []
 
-    def quantize(_: str, out: str, options: QuantizeOptions, *__: Any, report: bool) -> None:
+    def quantize(
+        _: str, out: str, options: QuantizeOptions, *__: Any, report: bool, finish: object
+    ) -> None:
         assert not report
+        assert finish is None
         seen.append(options)
         Path(out).mkdir()
 

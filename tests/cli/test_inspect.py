@@ -28,6 +28,7 @@ from edgedec.runtime.manifest import (
     FileEntry,
     Grid,
     Interface,
+    Limits,
     Manifest,
     Rounding,
     Source,
@@ -195,6 +196,14 @@ def test_graphs_of_fixed_shapes(invoke: Invoke, tmp_path: Path) -> None:
     ):
         assert f"{line}\n" in result.stdout
     assert "encoder          of fixed" not in result.stdout
+
+
+def test_how_far_a_gpu_reaches(invoke: Invoke, tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    manifest = replace(write_bundle(folder, None), limits=Limits(4, 64, 500))
+    (folder / "edgedec.json").write_text(dump_manifest(manifest))
+    result = invoke("inspect", str(folder))
+    assert "on a GPU    4 rows, source 64 tokens, target 500 tokens\n" in result.stdout
 
 
 def rename(block: Any) -> None:

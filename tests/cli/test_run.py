@@ -241,6 +241,7 @@ def test_depth_reaches_the_loader(
         ((), None, False),
         (("--device", "encoder=qnn,decoder=cpu"), "encoder=qnn,decoder=cpu", False),
         (("--device", "qnn:sm8650", "--allow-fallback"), "qnn:sm8650", True),
+        (("--device", "auto"), "auto", False),
     ],
 )
 def test_devices_reach_the_loader(
