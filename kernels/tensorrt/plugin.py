@@ -30,7 +30,8 @@ TACTICS: dict[int, ptx.Tactic] = {1: "gemv", 2: "gemm"}
 BITS = {1 << bits: bits for bits in (2, 3, 4, 8)}
 """Levels of a table -> bits of a code."""
 LEAST = {10: (10, 16), 11: (11, 3)}
-"""Major version -> the oldest that serves: 11.1 and 11.2 leak a kernel with every new shape."""
+"""Major version -> the oldest that serves. 11.1 and 11.2 keep memory with every change of shapes
+(NVIDIA/TensorRT#4849); of later ones nobody has said."""
 MOST_BLOCKS = 65535
 """That a launch can have in y."""
 
