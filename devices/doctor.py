@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from tempfile import TemporaryFile
 
 from edgedec.devices.finding import Finding
 from edgedec.errors import EdgedecError
@@ -113,13 +114,13 @@ def _nvidia(device: str) -> Iterator[Finding]:
     from edgedec.devices.gpu.ladder import LADDERS, unreached
 
     left = {rung.name: rung for rung in LADDERS[device]}
-    current = None
+    current = ""
     command = [sys.executable, "-m", "edgedec.devices.gpu.ladder", device]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
+    with (
+        TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,  # a pipe would fill up
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as child,
+    ):
         assert child.stdout is not None
-        assert child.stderr is not None
         for event in filter(None, map(_event, child.stdout)):
             if "begin" in event:
                 current = str(event["begin"])
@@ -127,12 +128,17 @@ def _nvidia(device: str) -> Iterator[Finding]:
                 finding = Finding(**event["found"])  # type: ignore[arg-type]  # as it was written
                 left.pop(str(finding.step))
                 yield finding
-        said = child.stderr.read().strip().splitlines()
-    if current in left:
-        how = f"the process ended ({_ending(child.returncode)})"
+        status = child.wait()
+        errors.seek(0)
+        said = errors.read().strip().splitlines()
+    if status:
         reason = f": {said[-1][:300].rstrip('.')}" if said else ""
-        rung = left.pop(current)
-        yield Finding("failed", f"{rung.title}: {how}{reason}", step=rung.name)
+        rung = left.pop(current, None) or next(iter(left.values()), None)
+        title = "the end of the process" if rung is None else rung.title
+        what = f"{title}: the process ended ({_ending(status)}){reason}"
+        step = "end" if rung is None else rung.name
+        left.pop(step, None)
+        yield Finding("failed", what, step=step)
     yield from map(unreached, left.values())
 
 

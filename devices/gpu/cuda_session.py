@@ -31,13 +31,10 @@ class CudaSession(OnnxSession):
         name: the graph's file, for messages.
         inference: an ``onnxruntime.InferenceSession`` on the arena's stream.
         arena: memory of the GPU.
-        memory: ONNX Runtime's word for that memory.
     """
 
-    def __init__(
-        self, name: str, inference: Any, arena: CudaArena, memory: str = CudaArena.kind
-    ) -> None:
-        super().__init__(name, inference, self._of_cuda, memory=memory)
+    def __init__(self, name: str, inference: Any, arena: CudaArena) -> None:
+        super().__init__(name, inference, self._of_cuda, memory=arena.kind)
         self._arena = arena
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Binding:

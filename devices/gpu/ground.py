@@ -69,13 +69,17 @@ class Ground:
         engine = Engine(self.module, built, name, self.arena)
         return EngineSession(name, engine, self.arena, Contexts(engine, None))
 
-    @cached_property
-    def attention(self) -> Session:
-        """Attention over a cache (`edgedec.devices.gpu.probes.attention`)."""
+    def open_attention(self) -> Session:
+        """Attention over a cache (`edgedec.devices.gpu.probes.attention`), opened anew."""
         from edgedec.devices.gpu.probes.attention import attention, attention_profiles
 
         graph = attention(decomposable=self.device != "cuda")
         return self.open(graph, attention_profiles(), "attention")
+
+    @cached_property
+    def attention(self) -> Session:
+        """The same, opened once."""
+        return self.open_attention()
 
     @cached_property
     def coded(self) -> Path:
@@ -86,8 +90,8 @@ class Ground:
         """
         folder = self._folder / "g2p"
         # Devices know nothing of exports: the command line does.
-        words = ["export", "g2p", "--quant", "cb4", "--compute", "fp32"]
-        words += ["--output", str(folder), "--quiet"]
+        words = ["export", "g2p", "--quant", "cb4", "--compute", "fp32", "--method", "kmeans"]
+        words += ["--no-verify", "--output", str(folder), "--quiet"]
         done = subprocess.run(
             [sys.executable, "-m", "edgedec", *words],
             capture_output=True,

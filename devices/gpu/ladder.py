@@ -8,6 +8,7 @@ ends that process, and the step that it was at is known.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -152,16 +153,17 @@ def _failure(rung: Rung, error: Exception, seconds: float) -> Finding:
 
 def main(arguments: Sequence[str]) -> int:
     """Climb the ladder of the device that is named first; a line of JSON for every event."""
-    print_line = sys.stdout.write
-    for found in climb(arguments[0], lambda name: _say(print_line, {"begin": name})):
-        _say(print_line, {"found": asdict(found)})
+    with TemporaryDirectory() as folder:
+        # Engines must be built, not found, and leave nothing behind.
+        os.environ["EDGEDEC_CACHE"] = folder
+        for found in climb(arguments[0], lambda name: _say({"begin": name})):
+            _say({"found": asdict(found)})
     return 0
 
 
-def _say(write: Callable[[str], object], event: Mapping[str, object]) -> None:
-    # At once: the process may end in the next moment.
-    write(json.dumps(event) + "\n")
-    sys.stdout.flush()
+def _say(event: Mapping[str, object]) -> None:
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()  # the process may end in the next moment
 
 
 if __name__ == "__main__":
