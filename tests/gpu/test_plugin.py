@@ -10,12 +10,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import onnx_ir as ir
 import pytest
+from tests.export.tiny import write
 from tests.gpu.conformance import wheels
+from tests.gpu.resident import LIMITS
 
+from edgedec.devices.gpu.lowering import resident_graph
 from edgedec.errors import DeviceError
+from edgedec.export import export_checkpoint
 from edgedec.kernels import ptx
-from edgedec.kernels.tensorrt.plugin import TACTICS, register
+from edgedec.kernels.tensorrt.plugin import NAME, NAMESPACE, TACTICS, register
+from edgedec.runtime.bundle import open_bundle
 
 MOST = {"B": 16, "T": 512}
 AT = [{"B": 1, "T": 1}, {"B": 3, "T": 1}, {"B": 2, "T": 7}, {"B": 16, "T": 512}]
@@ -121,6 +127,66 @@ def test_launches_as_the_kernels_want(said: list[dict[str, Any]]) -> None:
                 assert tuple(launch["grid"]) == kernel.grid(m, rows)
                 assert launch["block"] == [kernel.threads, 1, 1]
                 assert launch["shared"] == kernel.shared
+
+
+@pytest.fixture(scope="module")
+def lowered(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The products of a small model's graphs, as cases."""
+    root = tmp_path_factory.mktemp("lowered")
+    bundle = open_bundle(
+        export_checkpoint(
+            write(root / "checkpoint", "t5"),
+            root / "bundle",
+            quant="cb4",
+            method="kmeans",
+            verify=False,
+        )
+    )
+    cases = []
+    for component in bundle.manifest.components:
+        graph = resident_graph(bundle, component, LIMITS, "plugin").model.graph
+        for node in graph.all_nodes():
+            if node.domain == NAMESPACE:
+                assert node.op_type == NAME
+                assert set(node.attributes) == {"plugin_namespace"}
+                cases.append(asked_by(node))
+    return cases
+
+
+def asked_by(node: ir.Node) -> dict[str, Any]:
+    """A node of a graph as a case, where rows and lengths are of its run."""
+    x, *others = [value for value in node.inputs if value is not None]
+    assert x.shape is not None
+    words, levels, groups, scales = [value.const_value for value in others if value.const_value]
+    assert [words.dtype, groups.dtype, scales.dtype] == [
+        ir.DataType.INT32,
+        ir.DataType.INT32,
+        ir.DataType.FLOAT,
+    ]
+    assert x.dtype == levels.dtype
+    assert list(scales.shape) == [words.shape[0]]
+    return {
+        "x": [n if isinstance(n, int) else f"dynamic {at}" for at, n in enumerate(x.shape)],
+        "dtype": {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}[x.dtype],
+        "words": list(words.shape),
+        "levels": list(levels.shape),
+        "groups": list(groups.shape),
+        "at": [{"dynamic 0": 3, "dynamic 1": 5}],
+        "most": {"dynamic 0": LIMITS.rows, "dynamic 1": LIMITS.target},
+    }
+
+
+@pytest.mark.parametrize("version", sorted(wheels.VERSIONS))
+def test_takes_what_graphs_are_lowered_to(
+    version: str, lowered: list[dict[str, Any]], pytestconfig: pytest.Config
+) -> None:
+    assert {asked["dtype"] for asked in lowered} == {"fp16", "bf16"}
+    answers = wheels.run(wheels.bindings(version, pytestconfig), "harness.py", stdin=lowered)
+    for asked, answer in zip(lowered, answers, strict=True):
+        assert "error" not in answer
+        for found in answer["tactics"].values():
+            rows, columns = asked["words"][0], asked["x"][-1]
+            assert found["launches"][0]["scalars"] == [15, rows, columns]
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
