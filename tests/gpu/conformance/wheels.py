@@ -18,6 +18,8 @@ from tests.gpu.conformance import stub
 
 VERSIONS = {"11.4": "11.4.0.106", "10.16": "10.16.1.11"}
 HERE = Path(__file__).parent
+FAILED: dict[str, str] = {}
+"""Release -> why it could not be fetched: where there is no network, asking again takes long."""
 
 
 def bindings(version: str, config: pytest.Config) -> Path:
@@ -36,31 +38,38 @@ def bindings(version: str, config: pytest.Config) -> Path:
     release = VERSIONS[version]
     folder: Path = parent / f"{release}-{sys.implementation.cache_tag}"
     with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            _fetch(release, folder)
+        if not folder.is_dir() and release not in FAILED:
+            reason = _fetch(release, folder)
+            if reason is not None:
+                FAILED[release] = (
+                    f"no bindings of TensorRT {release} from a package index: {reason}"
+                )
+    if release in FAILED:
+        pytest.skip(FAILED[release])
     return folder
 
 
-def _fetch(release: str, folder: Path) -> None:
+def _fetch(release: str, folder: Path) -> str | None:
+    """Make the folder of a release; returns why that is impossible."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    wheel = f"tensorrt-cu13-bindings=={release}"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--retries", "1"]
+    wheel = ["--no-deps", "--only-binary=:all:", f"tensorrt-cu13-bindings=={release}"]
     try:
         done = subprocess.run(
-            [*pip, "--no-deps", "--only-binary=:all:", "--target", partial, wheel],
+            [*pip, "--target", partial, *wheel],
             capture_output=True,
             text=True,
             check=False,
             timeout=300,
         )
     except subprocess.TimeoutExpired:
-        pytest.skip(f"no {wheel} from a package index here within 300 s")
+        return "it takes more than 300 s"
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["pip says nothing"]
-        pytest.skip(f"no {wheel} from a package index here: {lines[-1][:200]}")
+        return (done.stderr.strip().splitlines() or ["pip says nothing"])[-1][:200]
     stub.build(partial, int(release.split(".", maxsplit=1)[0]))
     partial.rename(folder)
+    return None
 
 
 def run(folder: Path, program: str, *arguments: str, stdin: Any = None) -> Any:
