@@ -16,6 +16,7 @@ from pathlib import Path
 from edgedec.builtin import cache_folder
 from edgedec.devices.gpu.engine import Facts, Form
 from edgedec.errors import DeviceError
+from edgedec.kernels import ptx
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.manifest import Limits
 from edgedec.runtime.onnx_file import read_onnx
@@ -25,8 +26,6 @@ logger = logging.getLogger(__name__)
 FOLDER = "engines"
 ENGINE, FACTS, KERNELS, LOCK = ".engine", ".json", ".kernels", ".lock"
 """Ends of names: the engine, its facts, what TensorRT-RTX compiled for it, its lock."""
-PLUGIN_KERNELS = Path(__file__).parents[2] / "kernels" / "triton" / "ptx" / "manifest.json"
-"""Lists the kernels of the plugin, which are copied into its engines."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,9 @@ def key_of(
 ) -> Key:
     """The key of a component's engine; arguments as in `Key`."""
     kernels = None
-    if form == "plugin" and PLUGIN_KERNELS.is_file():
-        kernels = hashlib.sha256(PLUGIN_KERNELS.read_bytes()).hexdigest()
+    if form == "plugin" and ptx.MANIFEST.is_file():
+        # It lists the kernels, which are copied into engines, by their hashes.
+        kernels = hashlib.sha256(ptx.MANIFEST.read_bytes()).hexdigest()
     return Key(
         device=device,
         form=form,

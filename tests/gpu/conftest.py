@@ -5,12 +5,16 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tests.export.tiny import write
 from tests.gpu.fakes.cuda import FakeCuda
 from tests.gpu.fakes.trt import FakeTrt
 
+from edgedec.builtin import builtin_checkpoint
 from edgedec.devices.gpu import arena, driver
+from edgedec.export import export_checkpoint
 
 
 @pytest.fixture
@@ -55,3 +59,40 @@ def rtx(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTrt:
     fake = FakeTrt(cuda, "tensorrt_rtx", "1.7.1.116")
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake)
     return fake
+
+
+@pytest.fixture(scope="session")
+def coded_g2p(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of g2p with codes of 4 bits; not to be written to."""
+    checkpoint = builtin_checkpoint("g2p")
+    assert checkpoint is not None
+    out = tmp_path_factory.mktemp("coded") / "g2p"
+    return export_checkpoint(
+        checkpoint, out, quant="cb4", method="kmeans", compute="fp32", verify=False
+    )
+
+
+@pytest.fixture(scope="session")
+def deep_g2p(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of g2p that may leave after every layer; not to be written to."""
+    checkpoint = builtin_checkpoint("g2p")
+    assert checkpoint is not None
+    out = tmp_path_factory.mktemp("deep") / "g2p"
+    return export_checkpoint(checkpoint, out, depth=["early-exit"], verify=False)
+
+
+@pytest.fixture(scope="session")
+def small_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a random T5 of a few kilobytes with codes of 4 bits; not to be written to."""
+    root = tmp_path_factory.mktemp("small")
+    checkpoint = write(root / "checkpoint", "t5")
+    return export_checkpoint(
+        checkpoint, root / "t5", quant="cb4", method="kmeans", compute="fp32", verify=False
+    )
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, for this test alone; where engines will be in it."""
+    monkeypatch.setenv("EDGEDEC_CACHE", str(tmp_path))
+    return tmp_path / "engines"
