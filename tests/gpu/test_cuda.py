@@ -205,10 +205,14 @@ def provider(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPa
 def test_a_provider_that_silently_does_not_start_is_an_error(
     provider: pytest.MonkeyPatch,
 ) -> None:
-    made = []
+    made: list[list[tuple[str, dict[str, str]]]] = []
 
     def session(
-        graph: bytes, options: object, *, providers: object, enable_fallback: int
+        graph: bytes,
+        options: object,
+        *,
+        providers: list[tuple[str, dict[str, str]]],
+        enable_fallback: int,
     ) -> Session:
         made.append(providers)
         return Session(("CPUExecutionProvider",))
@@ -291,4 +295,5 @@ class Empty:
 def test_it_has_no_option() -> None:
     with pytest.raises(InputError, match="no option 'x'"):
         device("x", allow_fallback=False)
-    assert base.get_device("cuda", allow_fallback=True) == Cuda(allow_fallback=True)
+    found: object = base.get_device("cuda", allow_fallback=True)
+    assert found == Cuda(allow_fallback=True)
