@@ -59,7 +59,7 @@ def open_model(
     progress: Progress,
 ) -> Model:
     """Cut a model's graphs into pieces, and read its texts."""
-    generator = cache(lambda: Generator(bundle, threads=pool.threads))
+    generator = cache(lambda: Generator(bundle, device="cpu", threads=pool.threads))
 
     def read(path: Path | None) -> Calibration:
         seed = options.settings.seed
@@ -99,4 +99,4 @@ def task_scores(
     """Metrics of what a bundle generates; none without pairs."""
     if not pairs:
         return ()
-    return evaluate(Generator(bundle, threads=pool.threads), pairs, progress)
+    return evaluate(Generator(bundle, device="cpu", threads=pool.threads), pairs, progress)

@@ -19,6 +19,7 @@ from tests.depth.models import make
 from tests.export.tiny import write
 from tests.gpu.fakes.trt import FakeTrt
 
+from edgedec.builtin import resolve_bundle
 from edgedec.devices.gpu import lowering
 from edgedec.errors import (
     BundleError,
@@ -30,7 +31,10 @@ from edgedec.errors import (
 from edgedec.export import export_checkpoint
 from edgedec.export.gpu import host
 from edgedec.export.gpu.options import GpuOptions, asked_limits
+from edgedec.export.model import task_scores
 from edgedec.export.places import Place, place
+from edgedec.quantize.pool import Pool
+from edgedec.quantize.text.text_files import TextPair
 from edgedec.runtime.bundle import open_bundle, verify_files
 from edgedec.runtime.generator import Generator
 from edgedec.runtime.manifest import Limits, Manifest, dump_manifest, load_manifest
@@ -154,6 +158,18 @@ def test_an_npu_has_no_such_limits(plain: Path, tmp_path: Path) -> None:
     assert devices(manifest_of(out)) == {"encoder": "qnn", "decoder": "cpu"}
     with pytest.raises(InputError, match="have fixed shapes already, for an NPU"):
         export_checkpoint(out, tmp_path / "d", device="cuda")
+
+
+def test_a_gpus_bundle_is_measured_on_the_cpu(tmp_path: Path) -> None:
+    """What quantizing it asks for, where there is no GPU."""
+    folder = resolve_bundle("g2p")
+    out = export_checkpoint(folder, tmp_path / "b", device="tensorrt", verify=False)
+    pairs = [TextPair("hello", "HH AH0 L OW1")]
+    with Pool(1) as pool:
+        found = [
+            task_scores(open_bundle(b), pairs, pool, lambda _w, _f: None) for b in (folder, out)
+        ]
+    assert found[0] == found[1] != ()
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
