@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,7 @@ class Editor:
         self._names |= {str(value.name) for node in graph for value in node.outputs}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
-        self._stored: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+        self._stored: dict[tuple[Hashable, ir.DataType], ir.Value] = {}
 
     def op(
         self,
@@ -95,12 +95,15 @@ class Editor:
         return self._casts[key]
 
     def stored(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        """An initializer in another type, read when it is written to a file."""
+        """An initializer in another type, read when it is written to a file.
+
+        What is one tensor in the bundle's file, as a tied embedding and head are, stays one.
+        """
         tensor = value.const_value
         assert tensor is not None
         if tensor.dtype == dtype:
             return value
-        key = value, dtype
+        key = _place(value), dtype
         if key not in self._stored:
             name = self._unique(f"{value.name}.{dtype.name.lower()}")
             lazy = ir.LazyTensor(
@@ -182,6 +185,14 @@ class Editor:
             unique = f"{name}_{number}"
         self._names.add(unique)
         return unique
+
+
+def _place(value: ir.Value) -> Hashable:
+    """Where an initializer's numbers are, and in what shape."""
+    tensor = value.const_value
+    if isinstance(tensor, ir.ExternalTensor):
+        return tensor.path, tensor.offset, tensor.dtype, tensor.shape.numpy()
+    return value
 
 
 def _converted(tensor: ir.TensorProtocol, dtype: ir.DataType, name: str) -> ir.TensorProtocol:
