@@ -137,12 +137,13 @@ def _standard(memory: Memory | StaticMemory | ResidentMemory | None) -> Memory |
     return to_standard(memory)
 
 
-def open_model(bundle: Bundle, opener: Opens) -> Model:
+def open_model(bundle: Bundle, opener: Opens, *, ahead: bool = True) -> Model:
     """Open and check the graphs of a bundle.
 
     Args:
         bundle: checked.
         opener: of its components.
+        ahead: several greedy steps may be made in one launch.
 
     Raises:
         BundleError: a graph does not fit the manifest.
@@ -160,7 +161,7 @@ def open_model(bundle: Bundle, opener: Opens) -> Model:
     if arena is not None:
         from edgedec.runtime.resident.components import ResidentComponents
 
-        resident = ResidentComponents(manifest, opener.open, arena, limits)
+        resident = ResidentComponents(manifest, opener.open, arena, limits, ahead=ahead)
         return Model(encoder, resident, limits.rows, limits.source, limits.target)
     return Model(encoder, Components(manifest, opener.open), *reach)
 

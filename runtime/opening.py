@@ -162,7 +162,8 @@ def open_on(
             records=records,
             allow_fallback=allow_fallback,
         )
-        return opener, open_model(bundle, opener)
+        # Records are of single runs.
+        return opener, open_model(bundle, opener, ahead=records is None)
 
     chosen = {} if device is None else parse_devices(device)
     if AUTO not in chosen.values():

@@ -189,7 +189,7 @@ def _bytes_per_weight(context: Context, _: Context) -> float | None:
 def _read_mb(sample: Sample, context: Context) -> float | None:
     from edgedec.runtime.profiling.traffic import read_bytes_per_token
 
-    if context.facts is None:
+    if context.facts is None or _on_gpu(context.configuration):
         return None
     found = read_bytes_per_token(sample, context.facts)
     return None if found is None else found / MB
@@ -202,6 +202,14 @@ def _bandwidth(sample: Sample, context: Context) -> float | None:
     if read is None or speed is None or measured is None:
         return None
     return read * speed / 1e3 / measured
+
+
+def _on_gpu(configuration: Configuration) -> bool:
+    """Whether a GPU ran, or may have: it has weights and caches of other sizes than the bundle."""
+    from edgedec.devices.base import is_resident
+
+    words = configuration.device.replace("=", ",").split(",")
+    return any(word.strip() == "auto" or is_resident(word) for word in words)
 
 
 def threads_of(configuration: Configuration, environment: Environment) -> int:
@@ -225,7 +233,10 @@ _WARM = "no process is known to have started with the bundle's files in memory"
 _PROCESS = "no turn had a process of its own (--in-process)"
 _SYSTEM = "the system does not tell, or no turn had a process of its own (--in-process)"
 _FACTS = "the bundle could not be read, or it is a baseline"
-_READ = "not known of this bundle, of policies that draft, or there was no token after the first"
+_READ = (
+    "not known of this bundle, of GPUs, of policies that draft, or there was no token after the "
+    "first"
+)
 _ROOF = "what a token reads, or the bandwidth of memory, is not known"
 _DRAFTS = "the depth policy drafted nothing"
 

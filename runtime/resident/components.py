@@ -21,6 +21,7 @@ class ResidentComponents(Components):
         open_component: opens a component by its name.
         arena: the device's memory.
         limits: how far the graphs reach.
+        ahead: several greedy steps may be made in one launch.
 
     Attributes:
         arena, limits: as given.
@@ -37,11 +38,13 @@ class ResidentComponents(Components):
         open_component: Callable[[str], Session],
         arena: Arena,
         limits: Limits,
+        *,
+        ahead: bool = True,
     ) -> None:
         self.arena = arena
         self.limits = limits
         super().__init__(manifest, open_component)
-        self.chained = self.head is None and bool(chained(self._full[0]))
+        self.chained = ahead and self.head is None and bool(chained(self._full[0]))
         self.workspaces = Workspaces(self)
 
     @property

@@ -113,6 +113,11 @@ def test_what_memory_bounds() -> None:
     for threads, name in ((None, "4"), (3, None)):
         bound = replace(context(turn(0, sample)), facts=facts, configuration=row(threads=threads))
         assert len(values(bound)["bandwidth_fraction"]) == (name is not None)
+    for device in ("tensorrt:native", "auto", "encoder=cpu,decoder=cuda"):  # not these bytes
+        gpu = replace(
+            context(turn(0, sample)), facts=facts, configuration=replace(row(), device=device)
+        )
+        assert values(gpu)["read_mb_per_token"] == values(gpu)["bandwidth_fraction"] == []
 
 
 @given(st.lists(st.floats(0.01, 1e3), min_size=2, max_size=50), st.floats(0, 10), st.integers(1, 9))

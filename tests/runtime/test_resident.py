@@ -190,6 +190,13 @@ def test_greedy_steps_go_ahead(llama: Bundle, monkeypatch: pytest.MonkeyPatch) -
     assert len(generator.generate([[5] * 8], max_new_tokens=99, eos_token_id=[])[0].tokens) == 16
 
 
+def test_records_are_of_every_step(llama: Bundle, tmp_path: Path) -> None:
+    generator = Generator(limited(llama, target=24), device=NAME, records=tmp_path)
+    generator.generate([[5, 6, 7]], max_new_tokens=9, eos_token_id=[])
+    [records] = generator.end_records().values()
+    assert records.read_text(encoding="utf-8").count('"model_run"') == 9
+
+
 def test_rows_that_end_do_not_disturb_others(llama: Bundle) -> None:
     bundle = limited(llama, target=24)
     cpu, host = Generator(bundle, device="cpu"), Generator(bundle, device=NAME)
