@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from edgedec.devices.gpu.arena import CudaArena
 from edgedec.devices.gpu.driver import POINTER, SCALAR
 from edgedec.kernels.codebook_matmul import to_bfloat16
-from edgedec.kernels.ptx import Kernel, kernel
+from edgedec.kernels.packing import INT8_LEVELS
+from edgedec.kernels.ptx import Dtype, Kernel, Tactic, kernel
 from edgedec.kernels.words import Words, pack_words, reference
+from edgedec.quantize.codebook import BLOCK_ROWS, LARGEST_LEVEL
 from edgedec.runtime.resident.arena import Buffer
 from gpus.lanes import copies
 from gpus.points import Place, Point, inputs, relative_error
@@ -30,17 +32,15 @@ UNWRITTEN = 0x7FFF
 """Not a number, in both types."""
 ALIGNED = 256
 """Bytes at multiples of which weights begin, as TensorRT's do."""
-BLOCK = 16
-"""Rows that share a table."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """Which kernel, and how many tables its weights have."""
+    """Which kernel, and how many tables its weights have; with 8 bits it is one."""
 
-    tactic: Literal["gemv", "gemm"]
+    tactic: Tactic
     bits: int
-    dtype: Literal["fp16", "bf16"] = "fp16"
+    dtype: Dtype = "fp16"
     tables: int = 1
 
 
@@ -89,7 +89,7 @@ class CodesProduct:
         self.copies = copies(place.rotated, weight.words.nbytes)
         self._words = _rotated(arena, weight.words, self.copies)
         self.nbytes = weight.words.nbytes + sum(b.nbytes for b in (*self._held, self._y))
-        self._block = 32 * shipped.warps, shipped.shared
+        self._block = shipped.threads, shipped.shared
         self._grid, self._sizes = shipped.grid(point.rows, point.n), (point.rows, point.n, point.k)
 
     def launch(self, copy: int) -> None:
@@ -126,11 +126,14 @@ def _weight(point: Point, form: Form) -> tuple[Words, Floats]:
     """A random weight whose products are about 1, and the product with it."""
     rng = np.random.default_rng(point.seed)
     codes = rng.integers(0, 1 << form.bits, (point.n, point.k), np.uint8)
-    levels = rng.integers(-127, 128, (form.tables, 1 << form.bits), np.int8)
+    levels = INT8_LEVELS[None]
+    if form.bits < 8:
+        tables = rng.integers(-LARGEST_LEVEL, LARGEST_LEVEL + 1, (form.tables, 1 << form.bits))
+        levels = np.sort(tables.astype(np.int8), axis=1)
     weight = Words(
         words=pack_words(codes, form.bits),
-        levels=np.sort(levels, axis=1),
-        groups=rng.integers(0, form.tables, -(-point.n // BLOCK), np.int32),
+        levels=levels,
+        groups=rng.integers(0, len(levels), -(-point.n // BLOCK_ROWS), np.int32),
         scales=(rng.uniform(0.5, 1.5, point.n) / (64 * point.k**0.5)).astype(np.float32),
     )
     x = floats(stored(inputs(point).astype(np.float32), form.dtype), form.dtype)

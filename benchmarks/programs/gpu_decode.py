@@ -90,7 +90,7 @@ def _cache(model: Any, static: bool, encodes: bool, source: int, room: int) -> A
             return DynamicCache(config=config)
         return StaticCache(config=config, max_cache_len=length)
 
-    config = model.config.get_text_config(decoder=True)
+    config = model.get_decoder().config  # the encoder may have another number of layers
     return EncoderDecoderCache(one(room), one(source)) if encodes else one(room)
 
 
