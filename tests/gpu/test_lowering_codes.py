@@ -75,8 +75,13 @@ def test_what_is_stored(bundle: Bundle) -> None:
     cuda = resident_graph(bundle, component, LIMITS, "cuda")
     assert manifest.codebooks is not None
     listed = manifest.codebooks.matrices[component]
-    weights = sum(listed[str(n.name)].rows * listed[str(n.name)].columns for n in codes.values())
+    spaced = {"int8"} & {manifest.codebooks.scheme}  # levels that MatMulNBits has
+    tied = {stored for stored in codes if len(stored.uses()) > 1} if spaced else {*codes}
+    numbers = [listed[str(codes[stored].name)] for stored in tied]
+    weights = sum(matrix.rows * matrix.columns for matrix in numbers)
     assert 2 * weights <= cuda.expanded <= 4 * weights
+    blocks = [node for node in cuda.model.graph if node.op_type == "MatMulNBits"]
+    assert len(blocks) == (len(codes) - len(tied))
 
 
 def _count(resident: Resident, rank: int, *dtypes: ir.DataType) -> int:
@@ -92,6 +97,9 @@ def matrices(draw: st.DrawFn) -> CodebookTensor:
     rows, columns = draw(st.integers(8, 70)), draw(st.integers(8, 70))
     tables = 1 if bits == 8 else draw(st.integers(1, 3))
     books = np.arange(-128, 128)[None] if bits == 8 else rng.integers(-63, 64, (tables, 1 << bits))
+    if bits < 8 and draw(st.booleans()):  # equally spaced, around a zero of their own
+        zeros = rng.integers(0, 1 << bits, (tables, 1))
+        books = (np.arange(1 << bits) - zeros) * rng.choice((-4, -1, 1, 3), (tables, 1))
     groups = np.repeat(rng.integers(0, tables, -(-rows // 16)), 16)[:rows]
     return CodebookTensor(
         codes=rng.integers(bits == 8, 1 << bits, (rows, columns)).astype(np.uint8),
@@ -103,7 +111,7 @@ def matrices(draw: st.DrawFn) -> CodebookTensor:
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(tensor=matrices(), form=st.sampled_from(FORMS), biased=st.booleans(), parts=st.booleans())
 def test_any_matrix(
     tensor: CodebookTensor,

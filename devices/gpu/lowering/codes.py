@@ -6,6 +6,7 @@ from typing import Protocol
 
 import onnx_ir as ir
 
+from edgedec.devices.gpu.lowering.blocks import Blocks
 from edgedec.devices.gpu.lowering.coded import Coded
 from edgedec.devices.gpu.lowering.edit import Editor
 from edgedec.devices.gpu.lowering.expanded import Expanded
@@ -46,7 +47,8 @@ def lower_codes(editor: Editor, matrices: Matrices, form: Form) -> int:
     nodes = [node for node in editor.graph if reads_codes(node)]
     expanded = Expanded(editor)
     writers: dict[Form, type[Native | Plugin]] = {"native": Native, "plugin": Plugin}
-    writer: Writer = writers[form](editor) if form in writers else expanded
+    blocks = Blocks(editor, expanded)
+    writer: Writer = writers[form](editor) if form in writers else blocks
     types = {node: type_of(node.inputs[0], WIDE[form]) for node in nodes if _multiplies(node)}
     found = _coded(nodes, matrices)
     for node in nodes:

@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 Form = Literal["plugin", "native", "cuda"]
 """How codes are computed with: by our plugin for TensorRT, by standard operators that TensorRT
-keeps at 4 bits, or not at all (ONNX Runtime's CUDA provider gets numbers)."""
+keeps at 4 bits, or by ONNX Runtime's MatMulNBits where levels are equally spaced (elsewhere its
+CUDA provider gets numbers)."""
 Shape = tuple[int, ...]
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
 """Input -> its smallest, usual and greatest shape."""
