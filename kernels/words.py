@@ -67,7 +67,7 @@ class Words:
     @property
     def bits(self) -> int:
         """Of a code."""
-        return self.levels.shape[1].bit_length() - 1
+        return int(self.levels.shape[1]).bit_length() - 1
 
 
 def pack_words(codes: NDArray[np.uint8], bits: int) -> NDArray[np.int32]:
