@@ -5,6 +5,7 @@ Codes whose levels are equally spaced stay codes there (MatMulNBits); others bec
 
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
 from contextlib import redirect_stdout
@@ -214,7 +215,7 @@ def open_provider(graph: Path | bytes, name: str, options: Any, memory: CudaAren
         ) from error
     # Where a library of CUDA's is missing, it goes on without the provider, and without an error.
     if PROVIDER not in inference.get_providers():
-        raise _not_starting("a library of CUDA or cuDNN is missing")
+        raise _not_starting(_lacking())
     return inference
 
 
@@ -225,11 +226,25 @@ def _not_starting(reason: str) -> DeviceError:
     )
 
 
+def _lacking() -> str:
+    """Which library the provider does not find: ONNX Runtime tells that to its log only."""
+    import onnxruntime
+
+    (path, *_) = [*Path(onnxruntime.__file__).parent.glob("capi/*onnxruntime_providers_cuda*"), ""]
+    try:
+        ctypes.CDLL(str(path))
+    except OSError as error:
+        return first_line(error)
+    return "a library of CUDA or cuDNN is missing"
+
+
 @cache
 def preload() -> None:
     """Load the libraries of CUDA that came as packages, once; it prints what it does not find."""
     import onnxruntime
 
+    # It would warn of every session that the provider is no plugin, and tell errors twice.
+    onnxruntime.set_default_logger_severity(4)
     said = io.StringIO()
     with redirect_stdout(said):
         onnxruntime.preload_dlls()
