@@ -76,7 +76,7 @@ def test_what_is_stored(bundle: Bundle) -> None:
     assert manifest.codebooks is not None
     listed = manifest.codebooks.matrices[component]
     spaced = {"int8"} & {manifest.codebooks.scheme}  # levels that MatMulNBits has
-    tied = {stored for stored in codes if len(stored.uses()) > 1} if spaced else {*codes}
+    tied = {stored for stored in codes if stored and len(stored.uses()) > 1} if spaced else {*codes}
     numbers = [listed[str(codes[stored].name)] for stored in tied]
     weights = sum(matrix.rows * matrix.columns for matrix in numbers)
     assert 2 * weights <= cuda.expanded <= 4 * weights
@@ -129,7 +129,7 @@ def test_any_matrix(
     x = rng.standard_normal((2, 3, packed.columns)).astype(np.float32)
     after = session(on_cpu(resident, tmp_path_factory.mktemp("one")))
     found = np.concatenate([np.asarray(y) for y in after.run(None, {"hidden": x})], axis=-1)
-    expected = x @ packed.dequantize().T + (0 if bias is None else bias)
+    expected = np.maximum(x, 0) @ packed.dequantize().T + (0 if bias is None else bias)
     # float32 here: what TensorRT computes in bfloat16 the CPU does not
     assert np.abs(found - expected).max() < 1e-4 * max(1.0, float(np.abs(expected).max()))
 
@@ -153,9 +153,13 @@ def _one_product(
         shape=ir.Shape(["batch", "new", packed.columns]),
         type=ir.TensorType(ir.DataType.FLOAT),
     )
+    # products with what comes out of activations are the exact ones here
+    unit = ir.node("Relu", [x], name="activation")
+    unit.outputs[0].name, unit.outputs[0].type = "activation", ir.TensorType(ir.DataType.FLOAT)
+    unit.outputs[0].shape = x.shape
     node = ir.node(
         "CodebookMatMul",
-        [x, *values],
+        [unit.outputs[0], *values],
         {"bits": packed.bits, "compute": "fp32", "splits": splits},
         domain=DOMAIN,
         num_outputs=3,
@@ -166,7 +170,7 @@ def _one_product(
         y.name, y.type = f"part.{i}", ir.TensorType(ir.DataType.FLOAT)
     imports = {"": 24, DOMAIN: 1}
     graph = ir.Graph(
-        [x], outputs, nodes=[node], initializers=values, opset_imports=imports, name="one"
+        [x], outputs, nodes=[unit, node], initializers=values, opset_imports=imports, name="one"
     )
     named = tuple(CodebookPart(f"w{i}", n) for i, n in enumerate(splits) if n)
     matrix = CodebookMatrix(packed.rows, packed.columns, packed.bits, len(packed.levels), named)
