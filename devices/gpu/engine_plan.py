@@ -119,7 +119,7 @@ class Plan:
         self._in = Staging(arena, _hosts(inputs))
         self._out = Staging(arena, _hosts(outputs))
         self._given = {**{k: _address(v) for k, v in inputs.items()}, **self._in.device}
-        if not context.set_optimization_profile_async(profile, arena.stream):
+        if not context.set_optimization_profile_async(profile, int(arena.stream)):
             raise self._failure("choose its profile")
         arena.device.synchronize(arena.stream)
         for port in engine.inputs:

@@ -98,6 +98,20 @@ def for_cpu(model: onnx.ModelProto) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with small integers as numbers: ONNX Runtime would expand them in each run."""
+    graph = model.graph
+    known = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "DequantizeLinear"]:
+        if len(node.input) == 2 and all(name in known for name in node.input):
+            codes, scale = (numpy_helper.to_array(known[name]) for name in node.input)
+            if scale.size == 1:
+                numbers = codes.astype(scale.dtype) * scale
+                graph.initializer.append(numpy_helper.from_array(numbers, node.output[0]))
+                graph.node.remove(node)
+    return model
+
+
 def _dense(node: Any, graph: Any, known: dict[str, Any]) -> list[Any]:
     """Our plugin's node as a product with the weights that its codes stand for."""
     x, *names = node.input

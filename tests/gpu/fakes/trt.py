@@ -361,7 +361,7 @@ class Engine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        self.session = onnxruntime.InferenceSession(network.for_cpu(proto), options)
+        self.session = onnxruntime.InferenceSession(network.for_cpu(network.folded(proto)), options)
         self.num_io_tensors = len(self.ports)
         self.num_optimization_profiles = len(self.profiles)
 
@@ -414,7 +414,11 @@ class Context:
         self._ran: int | None = None
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
-        if self._cuda.recording() or not 0 <= index < len(self._engine.profiles):
+        if (
+            not isinstance(stream, int)
+            or self._cuda.recording()
+            or not 0 <= index < len(self._engine.profiles)
+        ):
             return False
         self._profile, self._shapes = index, {}
         self._change()
