@@ -72,13 +72,16 @@ def type_of(value: ir.Value | None, wide: ir.DataType) -> ir.DataType:
     """The type for a product with an input: float16 where that surely holds it.
 
     Sums of a residual stream and what comes out of activations and gates may be larger: in T5 they
-    are.
+    are. Where a graph multiplies what it is given, that came out of a norm: models whose blocks
+    begin with a norm multiply nothing else.
     """
     node = value.producer() if value is not None else None
     while node is not None and (node.op_type in THROUGH or _scales(node)):
         value = _varying(node)
         node = value.producer() if value is not None else None
-    return HALF if node is not None and (node.domain, node.op_type) in NARROW else wide
+    if node is None or (node.domain, node.op_type) in NARROW:
+        return HALF
+    return wide
 
 
 def _scales(node: ir.Node) -> bool:
