@@ -8,9 +8,10 @@ from __future__ import annotations
 import ctypes
 import io
 import logging
+import re
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from edgedec.runtime.manifest import Limits
 from edgedec.runtime.session import Session, first_line
 
 if TYPE_CHECKING:
+    from edgedec.devices.gpu.lowering import Resident
     from edgedec.devices.report import DeviceReport
 
 PROVIDER = "CUDAExecutionProvider"
@@ -47,6 +49,8 @@ HOST = frozenset({
 })
 # fmt: on
 """Operators with which ONNX Runtime computes shapes, which it keeps on the host by design."""
+FAILURE = re.compile(r"(CUDA|CUDNN|CUBLAS) failure [^;\n]+(?<! )")
+"""What a library of CUDA says, in errors of ONNX Runtime that begin with where that was."""
 logger = logging.getLogger(__name__)
 
 
@@ -115,7 +119,6 @@ class Cuda:
 
         from edgedec.devices.gpu.engine_cache import EngineCache, key_of
         from edgedec.devices.gpu.graph_cache import kept_graph
-        from edgedec.devices.gpu.lowering import resident_graph
 
         check_installed()
         self.arena()  # without a GPU, nothing needs to be lowered
@@ -128,9 +131,7 @@ class Cuda:
             runtime=onnxruntime.__version__,
             gpu=None,
         )
-        graph, kept = kept_graph(
-            EngineCache(), key, lambda: resident_graph(bundle, component, limits, "cuda")
-        )
+        graph, kept = kept_graph(EngineCache(), key, partial(_lowered, bundle, component, limits))
         if kept.expanded:
             logger.warning(
                 "%s: codes that ONNX Runtime has no CUDA kernels for take %.0f MB as float16 on "
@@ -184,6 +185,13 @@ class Cuda:
         logger.warning("%s: ONNX Runtime leaves %s", name, what)
 
 
+def _lowered(bundle: Bundle, component: str, limits: Limits) -> Resident:
+    # Opening what is cached needs nothing of this.
+    from edgedec.devices.gpu.lowering import resident_graph
+
+    return resident_graph(bundle, component, limits, "cuda")
+
+
 def open_provider(graph: Path | bytes, name: str, options: Any, memory: CudaArena) -> Any:
     """An ``InferenceSession`` of the CUDA provider on the arena's stream.
 
@@ -203,8 +211,9 @@ def open_provider(graph: Path | bytes, name: str, options: Any, memory: CudaAren
         )
     except Exception as error:  # ONNX Runtime's exceptions share no other base
         reason = first_line(error)
-        if "CUDA" in reason or "CUDNN" in reason:
-            raise _not_starting(reason) from error
+        failure = FAILURE.search(str(error))
+        if failure is not None:
+            raise _not_starting(failure[0]) from error
         if "NO_SUCHFILE" in reason or "INVALID_PROTOBUF" in reason:
             raise BundleError(
                 f"{name} cannot be opened ({reason}): delete the folder of its cache."

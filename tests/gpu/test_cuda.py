@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +161,35 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(bundle: Bundle, tmp_path: 
         kept_graph(EngineCache(tmp_path / "file" / "engines"), key, Lowering(bundle))
 
 
+PROCESS = """
+import sys
+sys.path.append(sys.argv[1])
+import pytest
+from tests.gpu.fakes import onnx
+from tests.gpu.fakes.cuda import FakeCuda
+sys.modules["cuda.bindings.driver"] = FakeCuda()
+with pytest.MonkeyPatch.context() as patch:
+    opened = onnx.install(patch)
+    from edgedec.runtime.generator import load
+    print(load("g2p", device="cuda").generate(["edge"])[0].tokens, len(opened))
+print(*sys.modules)
+"""
+
+
+def test_what_is_cached_needs_no_lowering(root: Path, g2p: Path) -> None:
+    load(g2p, device="cpu")
+    outputs = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", PROCESS, str(root)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout.splitlines())
+    (first, _), (second, modules) = outputs
+    assert first == second
+    assert not {"onnx_ir", "onnxscript", "torch", "triton", "onnx"} & {*modules.split()}
+
+
 def test_without_the_provider_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     report = Cuda().report()
@@ -228,7 +259,11 @@ def test_a_provider_that_silently_does_not_start_is_an_error(
 @pytest.mark.parametrize(
     ("said", "error", "match"),
     [
-        ("CUDA failure 35: CUDA driver version is insufficient", DeviceError, "does not start"),
+        (
+            "/cuda/info.cc:63 FromOptions() FAIL : CUDA failure 35: driver is too old ; GPU=-1 ;",
+            DeviceError,
+            r"does not start \(CUDA failure 35: driver is too old\): ",
+        ),
         ("[ONNXRuntimeError] : 10 : INVALID_GRAPH : no op", DeviceError, "refuses none"),
     ],
 )
