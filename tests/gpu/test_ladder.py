@@ -26,8 +26,6 @@ from edgedec.devices.gpu.ladder import LADDERS, climb
 from edgedec.kernels import ptx
 from edgedec.kernels.words import reference
 
-WITHOUT_MODELS = ("words", "coded", "standard")
-
 
 def found(device: str) -> dict[str, Finding]:
     """What every step says, by its name; the order is the ladder's."""
@@ -40,12 +38,22 @@ def states(device: str) -> dict[str, str]:
     return {name: finding.state for name, finding in found(device).items()}
 
 
+def leave_out(patch: pytest.MonkeyPatch, *names: str) -> None:
+    """Take steps out of the ladders."""
+    for device, steps in LADDERS.items():
+        patch.setitem(LADDERS, device, tuple(rung for rung in steps if rung.name not in names))
+
+
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the steps that decode."""
-    for device, steps in LADDERS.items():
-        kept = tuple(rung for rung in steps if rung.name not in WITHOUT_MODELS)
-        monkeypatch.setitem(LADDERS, device, kept)
+    leave_out(monkeypatch, "words", "coded", "standard")
+
+
+@pytest.fixture
+def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out all but one of the steps that decode: they differ in the bundle only."""
+    leave_out(monkeypatch, "words", "standard")
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +110,7 @@ def multiply(
     )
 
 
-@pytest.mark.usefixtures("kernels", "coded")
+@pytest.mark.usefixtures("kernels", "coded", "one_model")
 def test_tensorrt(trt: FakeTrt) -> None:
     assert not [f for f in found("tensorrt").values() if f.state != "ok"]
     assert trt.registered
@@ -115,7 +123,7 @@ def test_tensorrt_rtx(rtx: FakeTrt, no_models: None) -> None:
     assert "TensorRT-RTX 1.7.1.116" in steps["library"].what
 
 
-@pytest.mark.usefixtures("coded")
+@pytest.mark.usefixtures("coded", "one_model")
 def test_cuda(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
     opened = fake_onnx.install(monkeypatch)
@@ -196,6 +204,7 @@ def test_other_words_than_the_cpus_are_found(
                 SimpleNamespace(tokens=[self.device if word == "edge" else word]) for word in words
             ]
 
+    monkeypatch.setattr("edgedec.builtin.resolve_bundle", Path)
     monkeypatch.setattr("edgedec.runtime.generator.load", lambda _, device: Generator(device))
     with pytest.raises(Exception, match=r"1 of 8 words are not what the CPU says, such as 'edge'"):
         rungs.words(Ground("tensorrt", "nowhere"))
