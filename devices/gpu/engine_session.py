@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from edgedec.runtime.resident.arena import Buffer
 from edgedec.runtime.session import Array, Binding, Session
 
 KEPT = 8
-"""Plans without a binding that are kept: a later request of the same shapes needs no new ones."""
+"""Plans that are kept without a binding: a later request of the same shapes needs no new ones."""
 TOKENS = ("input_ids", "hidden")
 """Inputs whose second axis is the number of new positions."""
 
@@ -45,7 +45,8 @@ class EngineSession(Session):
         self._engine = engine
         self._arena = arena
         self._contexts = contexts
-        self._idle: list[tuple[Key, Plan]] = []
+        self._plans: WeakValueDictionary[Key, Plan] = WeakValueDictionary()
+        self._recent: dict[Key, Plan] = {}
         self._recording = Recording()
         self._in_range = False
 
@@ -97,11 +98,14 @@ class EngineSession(Session):
             self._check(name, array, of_steps=bool(carried) and name == CHOSEN)
         key = (_key(inputs), _key(outputs), tuple(sorted(carried.items())), steps)
         with self._arena.lock:
-            plan = self._plan(key, inputs, outputs, carried, steps)
-        lease = Lease()
-        weakref.finalize(lease, self._idle.append, (key, plan)).atexit = False
-        launch = partial(self._run, plan, inputs, outputs)
-        return Binding(self, launch, (lease, inputs, outputs))
+            plan = self._plans.get(key)
+            if plan is None:
+                plan = self._plans[key] = self._plan(inputs, outputs, carried, steps)
+            self._recent.pop(key, None)
+            self._recent[key] = plan
+            if len(self._recent) > KEPT:
+                del self._recent[next(iter(self._recent))]
+        return Binding(self, partial(self._run, plan, inputs, outputs), (inputs, outputs))
 
     def _check(self, name: str, array: Array, *, of_steps: bool) -> None:
         """Refuse what the engine would read or write as something else, or not take."""
@@ -120,18 +124,12 @@ class EngineSession(Session):
 
     def _plan(
         self,
-        key: Key,
         inputs: Mapping[str, Array],
         outputs: Mapping[str, Array],
         carried: Mapping[str, str],
         steps: int,
     ) -> Plan:
-        """A plan for shapes and addresses: one that nobody uses now, or a new one."""
-        for index, (known, plan) in enumerate(self._idle):
-            if known == key:
-                del self._idle[index]
-                return plan
-        del self._idle[:-KEPT]
+        """A new plan for shapes and addresses."""
         profile = self._profile({name: array.shape for name, array in inputs.items()})
         new = {inputs[name].shape[1] for name in TOKENS if name in inputs}
         return Plan(
@@ -190,10 +188,6 @@ class EngineSession(Session):
             f"{self.name} computes nonsense on this GPU ({what}): float16 is too small for this "
             "model's numbers; use --device cpu."
         )
-
-
-class Lease:
-    """A binding's right to its plan: when it is gone, the plan is free for another."""
 
 
 def _within(shape: Sequence[int], least: Sequence[int], greatest: Sequence[int]) -> bool:

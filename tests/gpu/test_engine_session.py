@@ -175,6 +175,18 @@ def test_bindings_of_other_caches_live_side_by_side(one: EngineSession) -> None:
     assert found == [expected(prompt, 5)[1][1:] for prompt in prompts]
 
 
+def test_memory_stays_as_long_as_it_is_bound(one: EngineSession) -> None:
+    loop = Loop(one, 1)
+    loop.prompt([[4, 4]])
+    loop.ids[:] = loop.token
+    binding, old = loop.bind(1), loop.cache.address
+    loop.cache = loop.memory.empty((1, *CACHE), np.float16)
+    gc.collect()
+    assert loop.cache.address != old
+    binding.run()
+    assert loop.token[0].tolist() == expected([[4, 4]], 2)[0][1:]
+
+
 def test_without_recordings_steps_are_the_same_and_one_sentence_says_so(
     cuda: FakeCuda, one: EngineSession, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -413,7 +413,7 @@ class Context:
         self._state = 0  # changes with all that a recording depends on
         self._ran: int | None = None
 
-    def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+    def set_optimization_profile_async(self, index: int, stream: Any) -> bool:
         if (
             not isinstance(stream, int)
             or self._cuda.recording()
