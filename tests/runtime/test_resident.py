@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from tests.depth import models
 from tests.export import tiny
 from tests.gpu.host_device import NAME, Host, offer
@@ -27,6 +30,9 @@ from edgedec.runtime.manifest import Limits
 from edgedec.runtime.resident.decoding import ResidentDecoding
 from edgedec.runtime.resident.limits import limits_of
 from edgedec.runtime.session import Binding, OnnxSession
+
+if TYPE_CHECKING:
+    from edgedec.runtime.decoder import Decoding
 
 STAGED = ("t5", "qwen", "bart")
 """Kinds of tests/depth/models.py: in stages, with variants, classifier and routers."""
@@ -197,6 +203,43 @@ def test_records_are_of_every_step(llama: Bundle, tmp_path: Path) -> None:
     assert records.read_text(encoding="utf-8").count('"model_run"') == 9
 
 
+@pytest.fixture(scope="module")
+def small(llama: Bundle, patched: None) -> Pair:
+    return Pair(limited(llama, target=24))
+
+
+@given(data=st.data(), rows=st.integers(1, 3))
+@settings(max_examples=40)
+def test_steps_of_any_kind_in_any_order(small: Pair, data: st.DataObject, rows: int) -> None:
+    """Whatever was foreseen is served only where it still holds."""
+    both = [generator.start_decoding(None, rows) for generator in (small.cpu, small.host)]
+    next_token = np.full(rows, 5)
+    for _ in range(data.draw(st.integers(1, 12))):
+        room = 24 - int(cast("Decoding", both[0]).cache.lengths.max())
+        new = data.draw(st.sampled_from([1, 1, 1, 1, 2, 3]))
+        if new > room:
+            break
+        tokens = data.draw(arrays(np.int64, (rows, new), elements=st.integers(0, 29)))
+        if data.draw(st.integers(0, 3)):
+            tokens[:, 0] = next_token
+        some = st.none() | arrays(np.int64, rows, elements=st.integers(0, new))
+        counts, want_logits = data.draw(some), data.draw(st.integers(0, 4)) == 0
+        found = []
+        for decoding in both:
+            output = decoding.step(tokens, counts=counts, want_logits=want_logits)
+            found.append(output.next_token.copy())
+        live = np.ones(rows, bool) if counts is None else counts > 0
+        np.testing.assert_array_equal(found[0][live], found[1][live])
+        lengths = [cast("Decoding", decoding).cache.lengths for decoding in both]
+        assert lengths[0].tolist() == lengths[1].tolist()
+        next_token = np.where(live, found[0], next_token)
+        if data.draw(st.integers(0, 4)) == 0:
+            left = max(int(lengths[0].max()) - 1, 0)
+            for decoding in both:
+                decoding.crop(left)
+    both[1].close()
+
+
 def test_rows_that_end_do_not_disturb_others(llama: Bundle) -> None:
     bundle = limited(llama, target=24)
     cpu, host = Generator(bundle, device="cpu"), Generator(bundle, device=NAME)
@@ -228,7 +271,8 @@ def test_memory_serves_one_batch_after_another(
     for _ in range(2):
         assert generator.generate(inputs(2, 5), **options) == first
     assert bound == [1, 2, 4]
-    # Two texts at a time have memory of their own, whoever ends first.
+    # Two texts at a time have memory of their own, also where one lies idle.
+    generator.generate(inputs(1), **options)
     one, other = (generator.stream(item, **options) for item in inputs(2, 5))
     pairs = list(zip(one, other, strict=True))
     assert [a.token for a, _ in pairs] == first[0].tokens
