@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +166,16 @@ def test_records_of_operators_are_refused(trt: FakeTrt, small_t5: Path, tmp_path
         device(None, allow_fallback=False).open_resident(
             bundle, "decoder", limits_of(bundle.manifest), threads=None, records=tmp_path
         )
+
+
+def test_a_warm_cache_needs_no_builder_of_graphs() -> None:
+    code = (
+        "import sys, edgedec.devices.tensorrt, edgedec.devices.tensorrt_rtx\n"
+        "import edgedec.kernels.tensorrt.plugin\n"
+        "print([name for name in sys.argv[1:] if name in sys.modules])"
+    )
+    heavy = ["onnx", "onnx_ir", "onnxscript", "triton", "torch", "tensorrt", "tensorrt_rtx", "cuda"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
