@@ -49,8 +49,12 @@ class Recipe:
     constants: dict[str, int]
 
 
-ACROSS = {"gemv": {2: 16, 3: 8, 4: 32, 8: 32}, "gemm": {2: 8, 3: 4, 4: 16, 8: 32}}
-"""Words (units of 3 bits) of a row that a warp reads at a time: 8 and 4 lanes beside each other."""
+ACROSS = {"gemv": {2: 16, 3: 8, 4: 32, 8: 32}, "gemm": {2: 8, 3: 2, 4: 16, 8: 32}}
+"""Words (units of 3 bits) of a row that a warp reads at a time.
+
+Lines of 128 bytes for gemv, half of them for gemm, which needs 128 registers so. With 4 units of 3
+bits gemm would spill on sm_86, sm_87, sm_89 and sm_100.
+"""
 RECIPES = (
     *(
         Recipe("gemv", bits, 1, 8, {"HELD": 2, "BESIDE": 4, "ACROSS": ACROSS["gemv"][bits]})
@@ -69,6 +73,8 @@ def compiled(recipe: Recipe, dtype: Dtype) -> tuple[Kernel, str]:
     from edgedec.kernels.triton.gemm import gemm
     from edgedec.kernels.triton.gemv import gemv
 
+    # Lines of the source, with the paths of this machine, would be most of the text.
+    triton.knobs.compilation.disable_line_info = True
     function: Any = {"gemv": gemv, "gemm": gemm}[recipe.tactic]
     types = {**ARRAYS, **dict.fromkeys(("x", "levels", "y"), f"*{dtype}")}
     constants = {"BITS": recipe.bits, "WARPS": WARPS, **recipe.constants}
@@ -124,8 +130,6 @@ def main(folder: Path) -> None:
     """Write all kernels and their manifest."""
     import triton
 
-    # Lines of the source, with the paths of this machine, would be most of the text.
-    triton.knobs.compilation.disable_line_info = True
     results = [compiled(recipe, dtype) for recipe in RECIPES for dtype in ("fp16", "bf16")]
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.ptx"):

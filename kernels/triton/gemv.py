@@ -13,7 +13,7 @@ does 64 per cycle.
   each of its rows. Eight threads beside each other read a line of 128 bytes of one row, so the
   warp's 16-byte pieces of x lie in 4 lines, and the sum of a row needs 3 steps across lanes. The
   other lanes have other rows, the warps other columns: a program is 8 rows only, so that 512 rows
-  are on 64 SMs and 4096 rows leave no SM less than 3 of the 4 programs that it can hold.
+  are on 64 SMs and 4096 rows are about four programs for each of an H100's 132, all at once.
 - The words of the next step are asked for before those of this one are used, x comes from the
   first-level cache.
 """

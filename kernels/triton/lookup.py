@@ -16,8 +16,6 @@ import triton.language as tl
 
 BIAS: tl.constexpr = tl.constexpr(64)
 """Added to levels, so that the highest bit of a byte of a table is never set."""
-INTERPRETED: tl.constexpr = tl.constexpr(bool(triton.knobs.runtime.interpret))
-"""Triton's interpreter knows no assembly: there `permute` is arithmetic."""
 
 
 @triton.jit
@@ -27,25 +25,14 @@ def permute(low, high, selector):
     The lower three bits of a nibble name one of eight bytes, those of ``low`` first. Where its
     highest bit is set, that byte's sign fills the result: 0 for the bytes of our tables.
     """
-    if INTERPRETED:
-        zero = tl.zeros((), tl.int32)
-        both = ((low + zero).to(tl.int64) & 0xFFFFFFFF) | ((high + zero).to(tl.int64) << 32)
-        result = both.to(tl.int32) * 0
-        for i in tl.static_range(4):
-            nibble = (selector + zero) >> (4 * i) & 15
-            byte = (both >> ((nibble & 7) * 8).to(tl.int64) & 255).to(tl.int32)
-            signs = (byte >> 7) * 255
-            result |= tl.where(nibble >= 8, signs, byte) << (8 * i)
-        return result
-    else:
-        return tl.inline_asm_elementwise(
-            "prmt.b32 $0, $1, $2, $3;",
-            "=r,r,r,r",
-            [low, high, selector],
-            dtype=tl.int32,
-            is_pure=True,
-            pack=1,
-        )
+    return tl.inline_asm_elementwise(
+        "prmt.b32 $0, $1, $2, $3;",
+        "=r,r,r,r",
+        [low, high, selector],
+        dtype=tl.int32,
+        is_pure=True,
+        pack=1,
+    )
 
 
 @triton.jit
