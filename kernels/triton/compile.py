@@ -57,7 +57,9 @@ bits gemm would spill on sm_86, sm_87, sm_89 and sm_100.
 """
 RECIPES = (
     *(
-        Recipe("gemv", bits, 1, 8, {"HELD": 2, "BESIDE": 4, "ACROSS": ACROSS["gemv"][bits]})
+        Recipe(
+            "gemv", bits, 1, 8, {"HELD": 2, "BESIDE": 4, "ACROSS": ACROSS["gemv"][bits], "AHEAD": 4}
+        )
         for bits in BITS
     ),
     *(Recipe("gemm", bits, 16, 16, {"ROWS": 16, "ACROSS": ACROSS["gemm"][bits]}) for bits in BITS),

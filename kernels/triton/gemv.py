@@ -1,21 +1,23 @@
 """CodebookMatMul for one row of x per program: GEMV, right for every M and meant for few rows.
 
-What it costs is instructions per weight: at 4 bits the memory of an H100 delivers about 30 weights
+What it costs is instructions per weight: at 4 bits the memory of an H100 delivers about 29 weights
 per cycle and SM, whose four schedulers issue 128. Per weight there are 1.1 to look it up
 (`lookup`), one to make its byte a float32, one to multiply and add, and one for x and its sum
-(two, shared by the `HELD` rows of a thread): 4.2, half of them integer operations, of which an SM
-does 64 per cycle.
+(two, shared by the `HELD` rows of a thread). What ptxas makes of the loop for sm_90 is 4.7 with the
+rest, half of it integer operations, of which an SM does 64 per cycle: 94 % of the memory's rate if
+no cycle were lost. These are counts; the kernel was never timed.
 
 - A byte ``b = level + 64`` becomes ``128 + b`` by being put into the mantissa of a float32, which
   is one ``prmt``. What is added so is taken off at the end of a thread: ``192 * sum(x)``. Codes of
   8 bits become ``32768 + code`` and lose the offset one by one, which has no lookup to pay for.
 - A thread reads 128 bits of words at a time (64 for 2 bits, 3 x 32 for 3 bits): 16 or 32 columns of
   each of its rows. Eight threads beside each other read a line of 128 bytes of one row, so the
-  warp's 16-byte pieces of x lie in 4 lines, and the sum of a row needs 3 steps across lanes. The
+  warp's 8-byte pieces of x lie in 4 lines, and the sum of a row needs 3 steps across lanes. The
   other lanes have other rows, the warps other columns: a program is 8 rows only, so that 512 rows
   are on 64 SMs and 4096 rows are about four programs for each of an H100's 132, all at once.
-- The words of the next step are asked for before those of this one are used, x comes from the
-  first-level cache.
+- The words of `AHEAD` steps are asked for before any is used: at 4 bits 128 bytes by a thread,
+  which is all of a row of 4096 columns, and 64 KiB by an SM. Steps behind the last column are
+  skipped.
 """
 
 # mypy: ignore-errors
@@ -36,26 +38,50 @@ from edgedec.kernels.triton.lookup import (
 
 
 @triton.jit
-def four_inputs(x, m, K, column, ALIGNED: tl.constexpr):
-    """``x[m, column ... column + 3]`` as float32; 0 behind the last column.
+def two_inputs(both, dtype: tl.constexpr):
+    """Both halves of a word as float32, the lower one first.
 
-    Codes of padding are multiplied too. With ALIGNED, K is a multiple of 4: one load is all four.
+    The assembly is for an addition that reads half a register; of shifts ptxas makes two more
+    instructions for each half.
+    """
+    if dtype == tl.bfloat16:
+        low = (both << 16).to(tl.float32, bitcast=True)
+        high = (both & -65536).to(tl.float32, bitcast=True)
+        return low, high
+    else:
+        return tl.inline_asm_elementwise(
+            "{ .reg .b16 low, high; mov.b32 {low, high}, $2; "
+            "cvt.f32.f16 $0, low; cvt.f32.f16 $1, high; }",
+            "=f,=f,r",
+            [both],
+            dtype=(tl.float32, tl.float32),
+            is_pure=True,
+            pack=1,
+        )
+
+
+@triton.jit
+def four_inputs(x, column, there, K, quad: tl.constexpr, ALIGNED: tl.constexpr):
+    """Four columns of a row of x from ``column + 4 * quad`` on, as float32; 0 behind the last.
+
+    Codes of padding are multiplied too. With ALIGNED, rows have whole units: one load is all four,
+    and a word that is there has all of its inputs.
     """
     dtype = x.dtype.element_ty
     if ALIGNED:
-        at = x.to(tl.pointer_type(tl.int64)) + m * (K // 4) + column // 4
-        four = tl.load(at, mask=column < K, other=0)
-        a = four.to(tl.int16).to(dtype, bitcast=True)
-        b = (four >> 16).to(tl.int16).to(dtype, bitcast=True)
-        c = (four >> 32).to(tl.int16).to(dtype, bitcast=True)
-        d = (four >> 48).to(tl.int16).to(dtype, bitcast=True)
+        # an address and a constant, which costs no instruction
+        at = x.to(tl.pointer_type(tl.int64)) + column // 4 + quad
+        four = tl.load(at, mask=there, other=0)
+        a, b = two_inputs(four.to(tl.int32), dtype)
+        c, d = two_inputs((four >> 32).to(tl.int32), dtype)
+        return a, b, c, d
     else:
-        at = x + m * K + column
-        a = tl.load(at, mask=column < K, other=0)
-        b = tl.load(at + 1, mask=column + 1 < K, other=0)
-        c = tl.load(at + 2, mask=column + 2 < K, other=0)
-        d = tl.load(at + 3, mask=column + 3 < K, other=0)
-    return a.to(tl.float32), b.to(tl.float32), c.to(tl.float32), d.to(tl.float32)
+        at = column + 4 * quad
+        a = tl.load(x + at, mask=at < K, other=0)
+        b = tl.load(x + at + 1, mask=at + 1 < K, other=0)
+        c = tl.load(x + at + 2, mask=at + 2 < K, other=0)
+        d = tl.load(x + at + 3, mask=at + 3 < K, other=0)
+        return a.to(tl.float32), b.to(tl.float32), c.to(tl.float32), d.to(tl.float32)
 
 
 @triton.jit
@@ -65,9 +91,9 @@ def multiplied(
     table,
     stored,
     x,
-    m,
-    K,
     column,
+    there,
+    K,
     HELD: tl.constexpr,
     BITS: tl.constexpr,
     ALIGNED: tl.constexpr,
@@ -79,7 +105,7 @@ def multiplied(
     for half in tl.static_range(1 if BITS == 8 else 2):
         inputs = ()
         for quad in tl.static_range(STRIDE):
-            inputs += four_inputs(x, m, K, column + 4 * (STRIDE * half + quad), ALIGNED)
+            inputs += four_inputs(x, column, there, K, STRIDE * half + quad, ALIGNED)
         if BITS != 8:
             for i in tl.static_range(4 * STRIDE):
                 total += inputs[i]
@@ -106,10 +132,10 @@ def row_sums(
     table,
     row,
     word,
-    m,
     N,
     K,
     STEP: tl.constexpr,
+    AHEAD: tl.constexpr,
     HELD: tl.constexpr,
     BESIDE: tl.constexpr,
     BITS: tl.constexpr,
@@ -117,21 +143,38 @@ def row_sums(
 ):
     """Sums of ``level * x`` of each thread and row, over the words ``word + STEP * i``."""
     COLUMNS: tl.constexpr = 32 if BITS == 3 else 32 // BITS
+    WORDS: tl.constexpr = HELD * 3 if BITS == 3 else HELD
     U = (K + 31) // 32 * BITS
     count = (K + 31) // 32 if BITS == 3 else U
     total = tl.zeros(word.shape, tl.float32)
     sums = ()
     for _ in tl.static_range(HELD):
         sums += (total,)
-    stored = words_at(words, row, word, N, U, HELD, BESIDE, BITS)
     start = 0
     # no `for`: the interpreter of Triton 3.6 makes no range of a scalar with NumPy 2.4
     while start < count:
-        following = words_at(words, row, word + start + STEP, N, U, HELD, BESIDE, BITS)
-        column = (word + start) * COLUMNS
-        sums, total = multiplied(sums, total, table, stored, x, m, K, column, HELD, BITS, ALIGNED)
-        stored = following
-        start += STEP
+        stored = ()
+        for i in tl.static_range(AHEAD):
+            stored += words_at(words, row, word + start + i * STEP, N, U, HELD, BESIDE, BITS)
+        # without it ptxas moves loads to where their words are used, and a warp waits each time
+        tl.debug_barrier()
+        for i in tl.static_range(AHEAD):
+            if start + i * STEP < count:
+                at = start + i * STEP + word
+                sums, total = multiplied(
+                    sums,
+                    total,
+                    table,
+                    stored[WORDS * i : WORDS * (i + 1)],
+                    x,
+                    at * COLUMNS,
+                    at < count,
+                    K,
+                    HELD,
+                    BITS,
+                    ALIGNED,
+                )
+        start += AHEAD * STEP
     corrected = ()
     for held in tl.static_range(HELD):
         if BITS == 8:
@@ -157,6 +200,7 @@ def gemv(
     BESIDE: tl.constexpr,
     WARPS: tl.constexpr,
     ACROSS: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):
     """``y[m, n]`` for one m and ``HELD * BESIDE`` rows n.
 
@@ -175,6 +219,7 @@ def gemv(
         BESIDE: rows of a warp's lanes; with HELD, a divisor of 16.
         WARPS: how many share the columns.
         ACROSS: words (units of 3 bits) of a row that a warp reads at a time.
+        AHEAD: how many times it does so before it uses any of them.
     """
     m = tl.program_id(1)
     from_row = tl.program_id(0) * HELD * BESIDE
@@ -186,10 +231,11 @@ def gemv(
     row = from_row + beside
     table = table_of(levels, tl.load(groups + from_row // 16), BITS)
     STEP: tl.constexpr = WARPS * ACROSS
-    if K % 4 == 0:
-        sums = row_sums(x, words, table, row, word, m, N, K, STEP, HELD, BESIDE, BITS, True)
+    x += m * K
+    if K % 32 == 0:
+        sums = row_sums(x, words, table, row, word, N, K, STEP, AHEAD, HELD, BESIDE, BITS, True)
     else:
-        sums = row_sums(x, words, table, row, word, m, N, K, STEP, HELD, BESIDE, BITS, False)
+        sums = row_sums(x, words, table, row, word, N, K, STEP, 1, HELD, BESIDE, BITS, False)
     for held in tl.static_range(HELD):
         n = from_row + held * BESIDE + tl.arange(0, BESIDE)
         scaled = tl.sum(tl.sum(sums[held], axis=0), axis=1) * tl.load(

@@ -1,7 +1,7 @@
 """Runs kernels in Triton's interpreter, which has to be chosen before Triton is imported.
 
-It knows no assembly, so it is taught the one instruction that the kernels have. Each line of
-standard input names a file of arrays, which gets the product; a line answers.
+It knows no assembly, so it is taught what the kernels have of it. Each line of standard input
+names a file of arrays, which gets the product; a line answers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import numpy as np
 import torch
+import triton.language as tl
 from numpy.typing import NDArray
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
@@ -23,6 +24,9 @@ from edgedec.kernels.triton.compile import RECIPES, WARPS
 from edgedec.kernels.triton.gemm import gemm
 from edgedec.kernels.triton.gemv import gemv
 
+HALVES = (
+    "{ .reg .b16 low, high; mov.b32 {low, high}, $2; cvt.f32.f16 $0, low; cvt.f32.f16 $1, high; }"
+)
 TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -37,15 +41,25 @@ def prmt(low: NDArray[Any], high: NDArray[Any], selector: NDArray[Any]) -> NDArr
     return np.ascontiguousarray(picked).view(np.int32)[..., 0]
 
 
+def halves(both: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """float16 of the lower and of the upper half of words, as float32."""
+    stored = np.ascontiguousarray(both.astype(np.int32)[..., None]).view(np.float16)
+    return stored[..., 0].astype(np.float32), stored[..., 1].astype(np.float32)
+
+
 def assembly(
     builder: Any, text: str, constraints: str, values: list[Any], types: Any, pure: bool, pack: int
 ) -> Any:
     """In the place of the interpreter's method, which raises."""
-    assert (text, constraints) == ("prmt.b32 $0, $1, $2, $3;", "=r,r,r,r")
     assert pure
     assert pack == 1
-    result = TensorHandle(prmt(*(value.data for value in values)), values[0].dtype)
-    return SimpleNamespace(get_result=lambda index: result)
+    arrays = [value.data for value in values]
+    if (text, constraints) == ("prmt.b32 $0, $1, $2, $3;", "=r,r,r,r"):
+        results = [TensorHandle(prmt(*arrays), tl.int32)]
+    else:
+        assert (text, constraints) == (HALVES, "=f,=f,r")
+        results = [TensorHandle(half, tl.float32) for half in halves(*arrays)]
+    return SimpleNamespace(get_result=lambda index: results[index])
 
 
 InterpreterBuilder.create_inline_asm = assembly

@@ -1,7 +1,7 @@
 """The kernels' source in Triton's interpreter against NumPy.
 
 The interpreter multiplies the bits of bfloat16 in `tl.dot`, so gemm is tried in float16 only: of
-its bfloat16 kernels nothing is known here but that they have the same source. ``prmt`` is done by
+its bfloat16 kernels nothing is known here but that they have the same source. Assembly is done by
 `interpreter`, as the manual of PTX says. Nothing here runs on a GPU.
 """
 
@@ -111,9 +111,9 @@ def test_products_of_any_size(
 def test_rows_that_begin_at_even_addresses(
     product: Product, tactic: str, dtype: str, bits: int
 ) -> None:
-    # K is a multiple of 8 and more than one step; M passes the 16 rows of a program of gemm
+    # K is a multiple of 32 and more than one step; M passes the 16 rows of a program of gemm
     rng = np.random.default_rng(bits)
-    x = rng.standard_normal((17 if tactic == "gemm" else 1, 1064)).astype(np.float32)
+    x = rng.standard_normal((17 if tactic == "gemm" else 1, 1056)).astype(np.float32)
     check(product, tactic, dtype, x, a_weight(12, x.shape[1], bits, bits))
 
 

@@ -99,4 +99,4 @@ def test_what_kernels_cannot_know_is_refused() -> None:
     with pytest.raises(ValueError, match="do not exist"):
         pack_words(np.zeros((1, 1), np.uint8), 5)
     with pytest.raises(ValueError, match="uint8"):
-        pack_words(np.zeros((1, 1), np.int32), 4)  # type: ignore[arg-type]
+        pack_words(np.zeros((1, 1), np.int32), 4)
