@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from edgedec.kernels.ptx import Dtype, Kernel, Tactic, kernel
 from edgedec.kernels.words import reference
 
 Import = Callable[[str], Any]
+BESIDE = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
+"""An environment in which a script finds the modules beside it, as at a prompt."""
 FORMS: list[tuple[Tactic, int, Dtype]] = [
     (tactic, bits, dtype)
     for tactic in get_args(Tactic)
@@ -234,7 +237,9 @@ def test_ends_in_a_sentence_where_there_is_no_gpu(root: Path, tmp_path: Path) ->
     else:
         pytest.skip("there is a GPU")
     command = [sys.executable, str(root / "benchmarks" / "gpu.py"), "check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=BESIDE
+    )
     assert done.returncode == 3
     assert done.stderr == f"Error: {reason}\n"
     assert not [*tmp_path.iterdir()]
@@ -247,7 +252,7 @@ def test_a_benchmark_that_was_stopped_goes_on(root: Path, tmp_path: Path) -> Non
     command += ["--json", str(results), "--shape", "64x32", "--contestant", "cublas fp16"]
     command += ["--budget", "0.001", "--rounds", "1", "--launches", "2", "--rotate", "0"]
     for rows in (["-m", "1"], ["-m", "1", "-m", "2"]):
-        subprocess.run([*command, *rows], check=True, capture_output=True, cwd=tmp_path)
+        subprocess.run([*command, *rows], check=True, capture_output=True, cwd=tmp_path, env=BESIDE)
     found = [json.loads(line) for line in results.read_text().splitlines()]
     assert [result["rows"] for result in found] == [1, 2]
     assert all(result["us"]["cublas fp16"] > 0 for result in found)
