@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from edgedec.errors import InputError
 from edgedec.runtime.profiling import bandwidth, machine
 from edgedec.runtime.profiling.energy import Energy
 from edgedec.runtime.profiling.environment import environment
