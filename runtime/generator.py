@@ -21,6 +21,7 @@ from edgedec.runtime.generation import GenerationConfig
 from edgedec.runtime.loop import Loop
 from edgedec.runtime.opening import open_on
 from edgedec.runtime.prompt import RouterScores, feed_prompts
+from edgedec.runtime.resident.limits import PASS
 from edgedec.runtime.search import Search, make_search
 from edgedec.runtime.search.protocol import FinishReason
 from edgedec.runtime.spans import Spans
@@ -31,7 +32,7 @@ from edgedec.runtime.text import Tokenizer
 Input = str | Sequence[int]
 logger = logging.getLogger(__name__)
 BATCH_SIZE = 16
-PREFILL = 512
+PREFILL = PASS
 """A prompt is fed in pieces of this many tokens, so that attention over it stays small."""
 
 

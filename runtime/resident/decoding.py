@@ -17,10 +17,10 @@ from edgedec.runtime.encoder import Memory
 from edgedec.runtime.resident.ahead import Ahead
 from edgedec.runtime.resident.cache import ResidentCache
 from edgedec.runtime.resident.components import ResidentComponents
-from edgedec.runtime.resident.limits import SCORED
+from edgedec.runtime.resident.limits import PASS, SCORED
 from edgedec.runtime.resident.memory import ResidentMemory, padded_length
 from edgedec.runtime.resident.workspace import Shape, Workspace
-from edgedec.runtime.waiting import Counts
+from edgedec.runtime.waiting import Counts, Waiting
 
 
 class ResidentDecoding(Decoding):
@@ -94,6 +94,12 @@ class ResidentDecoding(Decoding):
             self._ahead.clear()
             super().run(index, variant, behind, rows)
 
+    def wait(self) -> None:
+        """Let the positions on their way wait; see `Decoding.wait`."""
+        if 0 < self.at < len(self._stages):
+            self._make_room(self.at, self._size)
+        super().wait()
+
     def crop(self, length: int) -> None:
         """Forget every position from ``length`` on, and what was foreseen."""
         self._ahead.clear()
@@ -109,6 +115,34 @@ class ResidentDecoding(Decoding):
         if self._space is not None:
             self._spaces.give_back(self._space)
             self._space = None
+
+    def _gather(self, index: int, behind: Variant, rows: Sequence[bool] | None) -> None:
+        if self._states is not None and behind == "full":
+            self._make_room(index, self._size)
+        super()._gather(index, behind, rows)
+
+    def _fill(self, waiting: Waiting, index: int) -> None:
+        if index + 1 < len(self._stages):
+            self._make_room(index + 1, waiting.size)
+        super()._fill(waiting, index)
+
+    def _make_room(self, index: int, new: int) -> None:
+        """Take what waits before a stage through it, if it and what joins it are too many."""
+        waiting = self._waiting[index]
+        if not waiting.size or waiting.size + new <= PASS:
+            return
+        if "fill" in self._stages[index].variants:
+            self._fill(waiting, index)
+            return
+        bound = self._bindings.stage(index, "full", waiting.size, None)
+        self._execute(bound, waiting.states, waiting.counts)
+        live = self.rows * waiting.size if waiting.counts is None else int(waiting.counts.sum())
+        self.layers += len(bound.layers) * live
+        if index + 1 < len(self._stages):
+            self._make_room(index + 1, waiting.size)
+            assert bound.output is not None
+            self._waiting[index + 1].append(bound.output, waiting.counts)
+        waiting.clear()
 
     def _begin(self, memory: Memory | ResidentMemory | None, rows: int, *, anchors: bool) -> None:
         source = None

@@ -6,6 +6,8 @@ from edgedec.runtime.manifest import Limits, Manifest
 
 SCORED = 64
 """The most positions that the head scores in one run."""
+PASS = 512
+"""The most new positions of one run: scores of attention over all of a long cache would not fit."""
 ROWS = 16
 SOURCE = 512
 TARGET = {"encoder-decoder": 512, "decoder-only": 1024}

@@ -70,12 +70,16 @@ class Workspaces:
                 break
         else:
             try:
-                found = self._make(shape)
+                made = self._make(shape)
             except InputError:
                 if not self._idle:
                     raise
+                made = None
+            if made is None:
+                # Not while the error is handled: it keeps what the first try had got already.
                 self._idle.clear()
-                found = self._make(shape)
+                made = self._make(shape)
+            found = made
         found.cache.clear()
         found.bindings.begin()
         return found

@@ -8,7 +8,7 @@ from edgedec.devices.gpu.lowering.edit import Editor
 from edgedec.devices.gpu.lowering.model import HALF, Profile, Shape
 from edgedec.devices.passes.match import axis
 from edgedec.runtime.manifest import Limits
-from edgedec.runtime.resident.limits import SCORED
+from edgedec.runtime.resident.limits import PASS, SCORED
 
 INT64 = ir.DataType.INT64
 USUAL = 64
@@ -42,7 +42,7 @@ def add_next(editor: Editor) -> None:
 def profiles(graph: ir.Graph, limits: Limits) -> tuple[Profile, ...]:
     """The shapes to make an engine for: single tokens, and more of them; an encoder has one."""
     names = {str(value.name) for value in graph.inputs}
-    most = limits.target
+    most = min(limits.target, PASS)
     new = [(1, 1, 1), (2, min(USUAL, most), most)]
     if "attention_mask" in names:
         most = limits.source or most

@@ -11,7 +11,7 @@ from edgedec.devices.gpu.lowering.lower import NO_HEADS, lower_resident
 from edgedec.devices.gpu.lowering.model import Form, Resident
 from edgedec.devices.passes.attention import fuse_attention
 from edgedec.devices.passes.refusal import RefusalError, describe
-from edgedec.errors import InputError
+from edgedec.errors import DeviceError, InputError
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.manifest import Limits, Manifest, Stage
 
@@ -28,7 +28,8 @@ def resident_graph(bundle: Bundle, component: str, limits: Limits, form: Form) -
         form: how codes are computed with.
 
     Raises:
-        InputError: the component cannot be lowered; the message names the node and the way out.
+        DeviceError: the component cannot be lowered; the message names the node and the way out.
+        InputError: it has a fixed shape.
     """
     manifest = bundle.manifest
     if manifest.static is not None:
@@ -52,7 +53,7 @@ def resident_graph(bundle: Bundle, component: str, limits: Limits, form: Form) -
         where = component
         if refusal.node is not None:
             where = f"{describe(refusal.node)} of {component}"
-        raise InputError(
+        raise DeviceError(
             f"GPUs cannot run {where}: {refusal.reason}; leave it on the CPU "
             f"(--device {_part(manifest, component)}=cpu)."
         ) from refusal
