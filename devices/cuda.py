@@ -49,6 +49,8 @@ HOST = frozenset({
 })
 # fmt: on
 """Operators with which ONNX Runtime computes shapes, which it keeps on the host by design."""
+SILENT = 4
+"""Severity of the only messages that a session of ONNX Runtime's may still log: fatal ones."""
 FAILURE = re.compile(r"(CUDA|CUDNN|CUBLAS) failure [^;\n]+(?<! )")
 """What a library of CUDA says, in errors of ONNX Runtime that begin with where that was."""
 logger = logging.getLogger(__name__)
@@ -203,7 +205,14 @@ def open_provider(graph: Path | bytes, name: str, options: Any, memory: CudaAren
 
     for key, value in FALLBACK.items():
         options.add_session_config_entry(key, value)
-    settings = {"device_id": "0", "user_compute_stream": str(int(memory.stream))}
+    # By default it rounds what is multiplied in float32 to 10 bits.
+    settings = {
+        "device_id": "0",
+        "user_compute_stream": str(int(memory.stream)),
+        "use_tf32": "0",
+    }
+    # It would warn of every session that the provider is no plugin, and tell errors twice.
+    options.log_severity_level = SILENT
     preload()
     try:
         inference = onnxruntime.InferenceSession(
@@ -252,8 +261,6 @@ def preload() -> None:
     """Load the libraries of CUDA that came as packages, once; it prints what it does not find."""
     import onnxruntime
 
-    # It would warn of every session that the provider is no plugin, and tell errors twice.
-    onnxruntime.set_default_logger_severity(4)
     said = io.StringIO()
     with redirect_stdout(said):
         onnxruntime.preload_dlls()

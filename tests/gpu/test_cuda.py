@@ -237,23 +237,27 @@ def test_a_provider_that_silently_does_not_start_is_an_error(
     provider: pytest.MonkeyPatch,
 ) -> None:
     made: list[list[tuple[str, dict[str, str]]]] = []
+    severities: list[int] = []
 
     def session(
         graph: bytes,
-        options: object,
+        options: onnxruntime.SessionOptions,
         *,
         providers: list[tuple[str, dict[str, str]]],
         enable_fallback: int,
     ) -> Session:
         made.append(providers)
+        severities.append(options.log_severity_level)
         return Session(("CPUExecutionProvider",))
 
     provider.setattr("onnxruntime.InferenceSession", session)
     with pytest.raises(DeviceError, match="does not start"):
         Cuda().open_graph(b"", "none")
+    assert severities == [4]  # of this session alone
     ((name, settings),) = made[0]
     assert name == "CUDAExecutionProvider"
     assert int(settings["user_compute_stream"]) > 0
+    assert settings["use_tf32"] == "0"
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,11 @@ from tests.export.tiny import LAYERS, tensors, write
 from tests.gpu.resident import LIMITS, Pair, Run
 
 from edgedec.devices.gpu.lowering import Profile, resident_graph
-from edgedec.errors import InputError
+from edgedec.errors import DeviceError
 from edgedec.export import export_checkpoint
 from edgedec.runtime.bundle import Bundle, open_bundle
+from edgedec.runtime.manifest import Limits
+from edgedec.runtime.resident.limits import PASS
 
 TOLERANCE = 8e-3
 """Of the greatest number: products round to 11 bits, several times one after the other."""
@@ -87,6 +89,16 @@ def test_every_run_fits_one_profile(pairs: dict[str, Pair], run: Run) -> None:
         assert fits.index(True) == (run.new > 1 and len(fits) > 1)
 
 
+def test_long_caches_are_filled_in_several_runs(tmp_path: Path) -> None:
+    """Scores of attention over all of a long cache at once would be gigabytes."""
+    bundle = export(write(tmp_path / "checkpoint", "t5"))
+    limits = Limits(rows=2, source=12, target=3 * PASS)
+    single, several = resident_graph(bundle, "decoder", limits, "native").profiles
+    assert single["input_ids"][2] == (2, 1)
+    assert several["input_ids"][2] == (2, PASS)
+    assert several["past.0.self.key"][2][2] == 3 * PASS
+
+
 def _fits(profile: Profile, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     return profile.keys() == shapes.keys() and all(
         low <= length <= high
@@ -141,5 +153,5 @@ def test_attention_of_unknown_form_is_refused(tmp_path: Path) -> None:
     node = next(node for node in model.graph if node.op_type == "Attention")
     node.attributes.add(ir.AttrInt64("is_causal", 1))
     ir.save(model, path)
-    with pytest.raises(InputError, match=r"node 'decoder.0.self_attn.*--device decoder=cpu"):
+    with pytest.raises(DeviceError, match=r"node 'decoder.0.self_attn.*--device decoder=cpu"):
         resident_graph(bundle, "decoder", LIMITS, "native")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any
@@ -62,7 +63,7 @@ class Editor:
     def constant(self, values: NDArray[Any] | ir.TensorProtocol, name: str) -> ir.Value:
         """A constant; equal arrays are one."""
         if isinstance(values, np.ndarray):
-            key = str(values.dtype), values.shape, values.tobytes()
+            key = str(values.dtype), values.shape, _digest(values)
             if key not in self._constants:
                 self._constants[key] = self._register(ir.tensor(values), name)
             return self._constants[key]
@@ -185,6 +186,11 @@ class Editor:
             unique = f"{name}_{number}"
         self._names.add(unique)
         return unique
+
+
+def _digest(array: NDArray[Any]) -> bytes:
+    """What stands for an array's numbers, which would be in memory twice."""
+    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8)).digest()
 
 
 def _place(value: ir.Value) -> Hashable:
