@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgedec.devices.gpu.arena import CudaArena
 from edgedec.devices.gpu.driver import Address, CudaError
 from edgedec.devices.gpu.engine_plan import CHOSEN, Staging
+from edgedec.devices.gpu.nonsense import refuse_nonsense, unwanted
 from edgedec.errors import DeviceError, EdgedecError
 from edgedec.runtime.resident.arena import Buffer
 from edgedec.runtime.session import Array, Binding, OnnxSession, host_array
@@ -36,6 +37,7 @@ class CudaSession(OnnxSession):
     def __init__(self, name: str, inference: Any, arena: CudaArena) -> None:
         super().__init__(name, inference, self._of_cuda, memory=arena.kind)
         self._arena = arena
+        self._in_range = False
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Binding:
         """Let the graph read and write arrays."""
@@ -78,9 +80,20 @@ class CudaSession(OnnxSession):
                 (taken.device[CHOSEN] + step * size, writes[CHOSEN].address, size)
                 for step in range(steps)
             ]
+        if not self._in_range:
+            more = unwanted((self.inputs, self.outputs), inputs, writes)
+            writes |= {name: arena.empty(*like) for name, like in more.items()}
         launch, alive = self._bound(reads, writes)
-        run = partial(self._run, launch, (inputs, given), (outputs, taken), (before, after), steps)
-        return Binding(self, run, alive)
+        once = partial(self._run, launch, (inputs, given), (outputs, taken), (before, after), steps)
+        return Binding(self, partial(self._looked_at, once, writes), alive)
+
+    def _looked_at(self, run: Callable[[], None], writes: Mapping[str, Buffer]) -> None:
+        """Run, and look at what the graph's first run gave."""
+        run()
+        if self._in_range:
+            return
+        refuse_nonsense(self.name, {name: self._arena.read(b) for name, b in writes.items()})
+        self._in_range = True
 
     def _run(
         self,
@@ -119,6 +132,8 @@ class CudaSession(OnnxSession):
 
     def _of_cuda(self, error: Exception) -> EdgedecError | None:
         """What an error of CUDA's means to the user; None of one that is not."""
+        if isinstance(error, EdgedecError):
+            return error
         if not isinstance(error, CudaError) and "CUDA" not in str(error).partition("\n")[0]:
             return None
         return DeviceError(

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from tests.gpu.fakes import onnx as fake_onnx
@@ -30,6 +31,7 @@ from edgedec.errors import (
 )
 from edgedec.runtime.bundle import Bundle, open_bundle
 from edgedec.runtime.generator import load
+from edgedec.runtime.manifest import Limits
 from edgedec.runtime.resident.limits import limits_of
 
 WORDS = ("deployment", "edge", "a", "uncharacteristically")
@@ -106,6 +108,30 @@ def test_steps_carry_what_a_step_gives_to_the_next(opened: list[fake_onnx.Infere
         assert chosen[:, 1, 0].tolist() == [3 * 2**step for step in range(1, 5)]
     assert tokens.tolist() == [[10], [3]]
     assert lengths.tolist() == [5, 7]
+
+
+@pytest.mark.parametrize("component", ["encoder", "decoder"])
+def test_numbers_out_of_range_are_refused(
+    opened: list[fake_onnx.Inference],
+    g2p: Path,
+    component: str,
+    monkeypatch: pytest.MonkeyPatch,
+    cache: Path,
+) -> None:
+    """Also those that greedy search asks nobody for: the greatest of no numbers is token 0."""
+
+    def spoiled(bundle: Bundle, name: str, limits: Limits) -> Resident:
+        resident = resident_graph(bundle, name, limits, "cuda")
+        for value in resident.model.graph.initializers.values():
+            array = value.const_value.numpy() if value.const_value is not None else np.zeros(0)
+            if name == component and array.ndim == 2 and array.dtype.kind == "f":
+                value.const_value = ir.tensor(np.full_like(array, np.nan))
+        return resident
+
+    monkeypatch.setattr("edgedec.devices.cuda._lowered", spoiled)
+    with pytest.raises(DeviceError, match=f"{component}.* computes nonsense .* is not finite"):
+        load(g2p, device="cuda").generate(WORDS)
+    assert cache.exists()
 
 
 @pytest.fixture
