@@ -1,6 +1,8 @@
 """Check what is made of a bundle's graphs for a GPU, on the CPU: what it computes, and chooses.
 
 No GPU is asked: graphs are compared, not engines, which are checked where they are built and run.
+The graphs are those of the device `cuda`, whichever was asked for: ONNX Runtime's CPU provider has
+no bfloat16, in which TensorRT computes the second product of feed-forward blocks.
 """
 
 from __future__ import annotations
