@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from edgedec.errors import DeviceError
 from edgedec.runtime.session import Array, Port
 
-FLOATS = {"tensor(float16)": np.dtype(np.float16), "tensor(float)": np.dtype(np.float32)}
+FLOATS: dict[str, np.dtype[Any]] = {
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(float)": np.dtype(np.float32),
+}
 CACHE = "present."
 """What outputs begin with that are caches: most of one is empty, and what is written to it shows in
 the other outputs."""
@@ -36,7 +39,7 @@ def unwanted(
     lengths: dict[object, int] = {}
     for name, array in inputs.items():
         lengths.update(zip(given[name].shape, array.shape, strict=True))
-    found = {}
+    found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
     for name, port in made.items():
         if name in outputs or name.startswith(CACHE) or port.type not in FLOATS:
             continue
