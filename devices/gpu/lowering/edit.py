@@ -190,7 +190,7 @@ class Editor:
 
 def _digest(array: NDArray[Any]) -> bytes:
     """What stands for an array's numbers, which would be in memory twice."""
-    return hashlib.sha256(memoryview(np.ascontiguousarray(array).view(np.uint8))).digest()
+    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).digest()
 
 
 def _place(value: ir.Value) -> Hashable:
