@@ -8,6 +8,7 @@ from typing import Any
 
 from edgedec.devices.gpu.bindings import version
 from edgedec.devices.gpu.log import SILENT, line, log_of
+from edgedec.devices.gpu.signals import held_signals
 from edgedec.errors import DeviceError
 
 Profile = Mapping[str, tuple[Sequence[int], Sequence[int], Sequence[int]]]
@@ -50,7 +51,8 @@ def build_engine(
         ) from error
     network = builder.create_network(_network_flags(module, plugin=plugin))
     config = builder.create_builder_config()
-    _parse(module, network, log.logger, graph, name)
+    with held_signals():
+        _parse(module, network, log.logger, graph, name)
     known = {network.get_input(i).name for i in range(network.num_inputs)}
     for profile in profiles:
         _add_profile(builder, config, {k: v for k, v in profile.items() if k in known}, name)
@@ -58,7 +60,8 @@ def build_engine(
     if flag is not None:
         # Of TensorRT-RTX: without it, runs cannot be recorded as a CUDA graph.
         config.set_flag(flag)
-    engine = builder.build_serialized_network(network, config)
+    with held_signals():
+        engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise DeviceError(
             f"TensorRT {module.__version__} cannot build an engine of {name} "

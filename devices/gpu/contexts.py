@@ -32,6 +32,10 @@ class Contexts:
             return
         config = engine.cuda.create_runtime_config()
         config.set_execution_context_allocation_strategy(self._how)
+        # By default, general kernels run until special ones are compiled: a recording would keep
+        # the general ones, or name kernels that are gone.
+        strategy = module.DynamicShapesKernelSpecializationStrategy.EAGER
+        config.dynamic_shapes_kernel_specialization_strategy = strategy
         cache = config.create_runtime_cache()
         if kernels is not None:
             if kernels.is_file() and not cache.deserialize(kernels.read_bytes()):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from edgedec.devices.gpu.arena import CudaArena
 from edgedec.devices.gpu.build import Profile
 from edgedec.devices.gpu.log import SILENT, line, log_of
+from edgedec.devices.gpu.signals import held_signals
 from edgedec.errors import DeviceError
 from edgedec.runtime.manifest import Limits
 from edgedec.runtime.session import Port
@@ -108,7 +109,8 @@ class Engine:
         try:
             # It must outlive the engine.
             self._runtime = module.Runtime(self._log.logger)
-            self.cuda = self._runtime.deserialize_cuda_engine(data)
+            with held_signals():
+                self.cuda = self._runtime.deserialize_cuda_engine(data)
         except Exception as error:  # of the bindings, which name no types
             raise self._refused(name, self._log.first(mark) or line(str(error))) from error
         if self.cuda is None:

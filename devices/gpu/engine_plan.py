@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.devices.gpu.arena import ALIGNED, Block, CudaArena
+from edgedec.devices.gpu.arena import ALIGNED, CudaArena
 from edgedec.devices.gpu.driver import Address, CudaError, Driver
 from edgedec.devices.gpu.engine import Engine
 from edgedec.errors import DeviceError
@@ -140,7 +140,7 @@ class Plan:
         if insufficient:
             raise self._failure(f"infer shapes without {', '.join(insufficient)}")
         addresses = dict(self._given)
-        self._scratch: dict[str, Block] = {}
+        self._scratch: dict[str, Buffer] = {}
         self._sizes: dict[str, int] = {}
         for port, kind in engine.outputs.items():
             shape = tuple(context.get_tensor_shape(port))
@@ -150,8 +150,9 @@ class Plan:
             elif port in engine.aliases:
                 addresses[port] = addresses[engine.aliases[port]]
             else:
-                self._scratch[port] = self._arena.block(self._sizes[port])
-                addresses[port] = self._scratch[port].address
+                block = self._arena.block(self._sizes[port])
+                self._scratch[port] = Buffer(shape, dtype_of(kind.type), block.address, block)
+                addresses[port] = block.address
         for output, source in engine.aliases.items():
             if addresses[output] != addresses[source]:
                 raise ValueError(f"{output} must be the memory of {source}")
@@ -196,6 +197,10 @@ class Plan:
             for name, staged in self._out.host.items():
                 np.copyto(outputs[name], staged, casting="no")  # type: ignore[arg-type]
 
+    def unasked(self) -> dict[str, NDArray[Any]]:
+        """What the last run gave that nobody asked for."""
+        return {name: self._arena.read(buffer) for name, buffer in self._scratch.items()}
+
     def _enqueue(self) -> None:
         """Put everything that a run is on the stream."""
         arena = self._arena
@@ -215,6 +220,11 @@ class Plan:
     def _capture(self, recording: Recording) -> None:
         """Record a run; where that fails, runs stay what they are."""
         arena = self._arena
+        # Of TensorRT-RTX, which may still be compiling.
+        capturable = getattr(self._context, "is_stream_capturable", None)
+        if capturable is not None and not capturable(int(arena.stream)):
+            self._give_up(recording, "TensorRT-RTX does not let this engine be recorded")
+            return
         try:
             arena.device.begin_capture(arena.stream)
             try:
@@ -224,14 +234,18 @@ class Plan:
                 raise
             self._graph = arena.device.end_capture(arena.stream)
         except (CudaError, DeviceError) as error:  # plain launches do the same
-            recording.works = False
-            reason = error if isinstance(error, CudaError) else self._engine.last_error()
-            logger.warning(
-                "%s runs without a CUDA graph, which is slower: recording one failed (%s).",
-                *(self._name, reason),
-            )
-        else:
-            weakref.finalize(self, _forget, arena.device, self._graph).atexit = False
+            reason = str(error) if isinstance(error, CudaError) else self._engine.last_error()
+            self._give_up(recording, reason)
+            return
+        weakref.finalize(self, _forget, arena.device, self._graph).atexit = False
+
+    def _give_up(self, recording: Recording, reason: str) -> None:
+        """Say once that runs stay plain launches."""
+        recording.works = False
+        logger.warning(
+            "%s runs without a CUDA graph, which is slower: recording one failed (%s).",
+            *(self._name, reason),
+        )
 
     def _failure(self, what: str) -> DeviceError:
         return DeviceError(

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-import numpy as np
-
 from edgedec.devices.gpu.arena import ALIGNED, CudaArena
 from edgedec.devices.gpu.contexts import Contexts
 from edgedec.devices.gpu.driver import CudaError
 from edgedec.devices.gpu.engine import Engine
 from edgedec.devices.gpu.engine_plan import CHOSEN, Plan, Recording, dtype_of
+from edgedec.devices.gpu.nonsense import refuse_nonsense
 from edgedec.errors import DeviceError, EdgedecError, InputError
 from edgedec.runtime.resident.arena import Buffer
 from edgedec.runtime.session import Array, Binding, Session
@@ -166,28 +165,26 @@ class EngineSession(Session):
     def _run(self, plan: Plan, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         plan.run(inputs, outputs)
         if not self._in_range:
-            self._check_range(outputs)
+            self._check_range(plan, outputs)
             self._in_range = True
 
-    def _check_range(self, outputs: Mapping[str, Array]) -> None:
-        """Look at what the engine's first run gave: float16 may overflow where float32 did not."""
-        for name, array in outputs.items():
-            if name in self._engine.aliases:
-                continue  # most of a cache is empty, and what is written shows in the other outputs
-            values = self._arena.read(array) if isinstance(array, Buffer) else array
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                self._out_of_range(f"{name} is not finite")
-            vocab = self.outputs["logits"].shape[-1] if "logits" in self.outputs else None
-            if name == CHOSEN and isinstance(vocab, int):
-                least, greatest = values.min(), values.max()
-                if least < 0 or greatest >= vocab:
-                    self._out_of_range(f"it chose token {least if least < 0 else greatest}")
-
-    def _out_of_range(self, what: str) -> None:
-        raise DeviceError(
-            f"{self.name} computes nonsense on this GPU ({what}): float16 is too small for this "
-            "model's numbers; use --device cpu."
-        )
+    def _check_range(self, plan: Plan, outputs: Mapping[str, Array]) -> None:
+        """Look at what the engine's first run gave, wanted or not."""
+        asked = {
+            name: self._arena.read(array) if isinstance(array, Buffer) else array
+            for name, array in outputs.items()
+            if name not in self._engine.aliases
+        }
+        found = {**plan.unasked(), **asked}
+        refuse_nonsense(self.name, found)
+        vocab = self.outputs["logits"].shape[-1] if "logits" in self.outputs else None
+        if CHOSEN in found and isinstance(vocab, int):
+            least, greatest = found[CHOSEN].min(), found[CHOSEN].max()
+            if least < 0 or greatest >= vocab:
+                raise DeviceError(
+                    f"{self.name} computes nonsense on this GPU (it chose token "
+                    f"{least if least < 0 else greatest}): use --device cpu."
+                )
 
 
 def _within(shape: Sequence[int], least: Sequence[int], greatest: Sequence[int]) -> bool:

@@ -68,10 +68,13 @@ TEN = {"NetworkDefinitionCreationFlag": ["STRONGLY_TYPED"]}
 RTX = {
     "": ["IRuntimeCache"],
     "BuilderFlag": ["REQUIRE_USER_ALLOCATION"],
+    "DynamicShapesKernelSpecializationStrategy": ["EAGER"],
+    "IExecutionContext": ["is_stream_capturable(stream)"],
     "ICudaEngine": ["create_execution_context(runtime_config)", "create_runtime_config()"],
     "IRuntimeCache": ["deserialize(blob)", "serialize()"],
     "IRuntimeConfig": [
         "create_runtime_cache()",
+        "dynamic_shapes_kernel_specialization_strategy",
         "set_execution_context_allocation_strategy(strategy)",
         "set_runtime_cache(cache)",
     ],

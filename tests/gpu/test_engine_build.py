@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from onnx import TensorProto as T
 from onnx import helper, save_model
 from tests.gpu.fakes.model import PROFILES, graph
-from tests.gpu.fakes.trt import FakeTrt
+from tests.gpu.fakes.trt import Builder, FakeTrt
 
 from edgedec.devices.gpu import bindings
 from edgedec.devices.gpu.build import Profile, build_engine
@@ -96,6 +98,21 @@ def test_ranges_that_make_no_sense_are_refused(module: object) -> None:
 def test_a_graph_without_ranges_is_refused(module: object) -> None:
     with pytest.raises(DeviceError, match="cannot build an engine of the graph"):
         build_engine(module, model(("Relu", ["x"], "")), [], plugin=False)
+
+
+def test_ctrl_c_while_it_builds_is_not_lost(rtx: FakeTrt, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Builder.build_serialized_network
+
+    def interrupted(self: Builder, net: Any, config: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return build(self, net, config)
+
+    monkeypatch.setattr(Builder, "build_serialized_network", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(rtx, model(("Relu", ["x"], "")), [ROW], plugin=False)
+    assert rtx.built == 1  # it could not be stopped
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_what_the_builder_says_is_told(rtx: FakeTrt) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.gpu.fakes.cuda import FakeCuda
 from tests.gpu.fakes.trt import FakeTrt
@@ -46,6 +47,19 @@ def test_g2p_with_codes_gives_the_cpus_texts(
     assert cuda.recorded > 0
     assert fake.built == 2
     assert fake.registered == (name == "tensorrt")
+
+
+@pytest.mark.parametrize("port", ["logits", "cross.0.key"])
+def test_what_is_no_number_is_not_taken_for_a_text(
+    trt: FakeTrt, cache: Path, coded_g2p: Path, port: str
+) -> None:
+    # The greatest of no numbers is a token, too, and greedy decoding asks for nothing else.
+    def damage(name: str, values: Any) -> Any:
+        return np.nan if name == port else 0 if name == "next_token" else values
+
+    trt.damage = damage
+    with pytest.raises(DeviceError, match=f"{port} is not finite"):
+        texts(load(coded_g2p, "tensorrt:native"))
 
 
 @pytest.mark.parametrize(

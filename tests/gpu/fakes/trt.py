@@ -124,6 +124,7 @@ class FakeTrt:
         self.BuilderFlag = SimpleNamespace(**flags)
         if self.rtx:
             self.IRuntimeCache = RuntimeCache
+            self.DynamicShapesKernelSpecializationStrategy = Specialization
 
     def Builder(self, logger: ILogger) -> Builder:  # noqa: N802 - the bindings' names
         if not self.rtx and not self.cuda.gpus:
@@ -324,11 +325,20 @@ class RuntimeCache:
         return blob.startswith(b"kernels")
 
 
+class Specialization(Enum):
+    """When TensorRT-RTX compiles kernels for the shapes at hand."""
+
+    LAZY = 0
+    EAGER = 1
+    NONE = 2
+
+
 class RuntimeConfig:
     """How contexts are made."""
 
     def __init__(self) -> None:
         self.strategy = ExecutionContextAllocationStrategy.STATIC
+        self.dynamic_shapes_kernel_specialization_strategy = Specialization.LAZY
         self.cache: RuntimeCache | None = None
 
     def set_execution_context_allocation_strategy(
@@ -395,9 +405,12 @@ class Engine:
         strategy = how.strategy if isinstance(how, RuntimeConfig) else how
         if strategy != ExecutionContextAllocationStrategy.USER_MANAGED:
             raise self.trt.cuda.breach("every context would have activations of its own")
-        if isinstance(how, RuntimeConfig) and how.cache is not None:
+        if not isinstance(how, RuntimeConfig):
+            return Context(self)
+        if how.cache is not None:
             how.cache.content += b"."
-        return Context(self)
+        lazy = how.dynamic_shapes_kernel_specialization_strategy == Specialization.LAZY
+        return RtxContext(self, lazy=lazy)
 
 
 class Context:
@@ -524,3 +537,19 @@ class Context:
                 if isinstance(word, str) and found.setdefault(word, length) != length:
                     raise RuntimeError(f"{word} is {found[word]} and {length}")
         return found
+
+
+class RtxContext(Context):
+    """A context of TensorRT-RTX, which compiles kernels for shapes while it runs."""
+
+    def __init__(self, engine: Engine, *, lazy: bool) -> None:
+        super().__init__(engine)
+        self._lazy = lazy
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        return bool(stream) and bool(self._engine.head["recordable"])
+
+    def execute_async_v3(self, stream: int) -> bool:
+        if self._lazy and self._cuda.recording():
+            raise self._cuda.breach("a recording of kernels that are about to be replaced")
+        return super().execute_async_v3(stream)
