@@ -26,7 +26,7 @@ from edgedec.errors import (
     InputError,
     MissingDependencyError,
 )
-from edgedec.runtime.bundle import Bundle
+from edgedec.runtime.bundle import Bundle, verify_files
 from edgedec.runtime.manifest import Limits
 from edgedec.runtime.session import Session, first_line
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from edgedec.devices.report import DeviceReport
 
 PROVIDER = "CUDAExecutionProvider"
-INSTALL = f"pip install 'edgedec[gpu]' && pip uninstall -y onnxruntime && pip install {CUDA}"
+INSTALL = f"pip install edgedec cuda-bindings && pip uninstall -y onnxruntime && pip install {CUDA}"
 """Leaves exactly one ONNX Runtime: onnxruntime-gpu has the same files as onnxruntime."""
 VERIFIED = (
     "never executed on a GPU: its graphs ran on the CPU, and onnxruntime-gpu was only asked which "
@@ -189,8 +189,10 @@ class Cuda:
 
 def _lowered(bundle: Bundle, component: str, limits: Limits) -> Resident:
     # Opening what is cached needs nothing of this.
+    from edgedec.devices.gpu.engine_cache import files_of
     from edgedec.devices.gpu.lowering import resident_graph
 
+    verify_files(bundle, files_of(bundle, component))  # the graph of these hashes is kept
     return resident_graph(bundle, component, limits, "cuda")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -98,10 +99,16 @@ def graph_files(manifest: Manifest) -> set[str]:
     return {c.file for c in components} | {f for c in components for f in c.contexts.values()}
 
 
-def verify_files(bundle: Bundle) -> None:
-    """Hash every file, weights included; raises BundleError at the first that differs."""
-    for name, entry in bundle.manifest.files.items():
-        _check_hash(name, entry, _digest(bundle, name))
+def verify_files(bundle: Bundle, names: Iterable[str] | None = None) -> None:
+    """Hash files, weights included; raises BundleError at the first that differs.
+
+    Args:
+        bundle: the bundle.
+        names: of files that the manifest lists; all of them by default.
+    """
+    files = bundle.manifest.files
+    for name in files if names is None else names:
+        _check_hash(name, files[name], _digest(bundle, name))
 
 
 def _digest(bundle: Bundle, name: str) -> str:

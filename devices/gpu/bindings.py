@@ -73,6 +73,12 @@ def version(module: Any) -> tuple[int, int]:
     return major, minor
 
 
+def titled(module: Any) -> str:
+    """What a module is called, with its version, for messages."""
+    titles = {package.module: package.title for package in PACKAGES.values()}
+    return f"{titles[module.__name__]} {module.__version__}"
+
+
 def missing(device: str) -> str | None:
     """Why a device's package cannot be used here, in a sentence; None if it can."""
     try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgedec.devices.gpu.bindings import version
+from edgedec.devices.gpu.bindings import titled, version
 from edgedec.devices.gpu.log import SILENT, line, log_of
 from edgedec.devices.gpu.signals import held_signals
 from edgedec.errors import DeviceError
@@ -46,7 +46,7 @@ def build_engine(
     except Exception as error:  # TypeError where the library gives none; others are not told
         reason = log.first(mark) or line(str(error))
         raise DeviceError(
-            f"TensorRT {module.__version__} cannot build engines here ({reason}): it needs an "
+            f"{titled(module)} cannot build engines here ({reason}): it needs an "
             "NVIDIA GPU and a driver that is new enough for it."
         ) from error
     network = builder.create_network(_network_flags(module, plugin=plugin))
@@ -63,15 +63,17 @@ def build_engine(
     with held_signals():
         engine = builder.build_serialized_network(network, config)
     if engine is None:
+        reason = log.first(mark) or SILENT
+        way_out = "use another device, such as --device cuda or --device cpu."
+        if "memory" in reason.lower():
+            way_out = "export with a smaller --max-target, --max-source or --max-rows."
         raise DeviceError(
-            f"TensorRT {module.__version__} cannot build an engine of {name} "
-            f"({log.first(mark) or SILENT}): use another device, such as --device cuda or "
-            "--device cpu."
+            f"{titled(module)} cannot build an engine of {name} ({reason}): {way_out}"
         )
     dropped = [text for _, text in log.since(mark) if REFUSED in text]
     if dropped:
         raise DeviceError(
-            f"TensorRT {module.__version__} drops a part of {name} ({line(dropped[0])}), which "
+            f"{titled(module)} drops a part of {name} ({line(dropped[0])}), which "
             "would then compute something else: use another device, such as --device cuda."
         )
     return bytes(engine)
@@ -95,7 +97,7 @@ def _parse(module: Any, network: Any, logger: Any, graph: Path | bytes, name: st
     inside = isinstance(graph, bytes)
     if not (parser.parse(graph) if inside else parser.parse_from_file(str(graph))):
         raise DeviceError(
-            f"TensorRT {module.__version__} cannot read {name} ({_first(parser)}): use another "
+            f"{titled(module)} cannot read {name} ({_first(parser)}): use another "
             "device, such as --device cuda or --device cpu."
         )
 

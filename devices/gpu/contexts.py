@@ -7,6 +7,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from edgedec.devices.gpu.bindings import titled
 from edgedec.devices.gpu.engine import Engine
 from edgedec.errors import DeviceError
 
@@ -53,7 +54,7 @@ class Contexts:
         context = self._engine.cuda.create_execution_context(self._how)
         if context is None:
             raise DeviceError(
-                f"TensorRT {self._engine.module.__version__} gives no execution context "
+                f"{titled(self._engine.module)} gives no execution context "
                 f"({self._engine.last_error()}): look at nvidia-smi for memory that others use."
             )
         return context

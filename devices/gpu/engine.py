@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgedec.devices.gpu.arena import CudaArena
+from edgedec.devices.gpu.bindings import titled
 from edgedec.devices.gpu.build import Profile
 from edgedec.devices.gpu.log import SILENT, line, log_of
 from edgedec.devices.gpu.signals import held_signals
@@ -146,7 +147,7 @@ class Engine:
 
     def _refused(self, name: str, reason: str) -> DeviceError:
         return DeviceError(
-            f"TensorRT {self.module.__version__} does not load the engine {name} "
+            f"{titled(self.module)} does not load the engine {name} "
             f"({reason}): look at nvidia-smi for a driver that is too old for it."
         )
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from edgedec.devices.gpu.engine import Facts, Form
 from edgedec.errors import DeviceError
 from edgedec.kernels import ptx
 from edgedec.runtime.bundle import Bundle
-from edgedec.runtime.manifest import Limits
+from edgedec.runtime.manifest import Limits, Manifest
 from edgedec.runtime.onnx_file import read_onnx
 from edgedec.runtime.schema import decode, encode
 
@@ -41,6 +42,8 @@ class Key:
         edgedec: its version.
         limits: how far it reaches.
         files: what its graph is made of -> SHA-256.
+        place: SHA-256 of what the manifest says of it: its part of the model, its codes.
+        lowering: SHA-256 of the code that makes graphs, which may change within a version.
         kernels: SHA-256 of the list of the plugin's kernels; None without the plugin.
     """
 
@@ -52,6 +55,8 @@ class Key:
     edgedec: str
     limits: Limits
     files: dict[str, str]
+    place: str
+    lowering: str
     kernels: str | None
 
     @property
@@ -85,6 +90,8 @@ def key_of(
         edgedec=version("edgedec"),
         limits=limits,
         files=files_of(bundle, component),
+        place=_place(bundle.manifest, component),
+        lowering=_sources(),
         kernels=kernels,
     )
 
@@ -95,6 +102,24 @@ def files_of(bundle: Bundle, component: str) -> dict[str, str]:
     graph = read_onnx(bundle.path(file).read_bytes())
     names = {file, *(reference.location for reference in graph.external)}
     return {name: bundle.manifest.files[name].sha256 for name in sorted(names)}
+
+
+def _place(manifest: Manifest, component: str) -> str:
+    codes = manifest.codebooks
+    matrices = None if codes is None else codes.matrices.get(component)
+    said = manifest.encoder, manifest.head, manifest.stages, matrices
+    return hashlib.sha256(repr(said).encode()).hexdigest()
+
+
+@cache
+def _sources() -> str:
+    """Of the files of `edgedec.devices.gpu.lowering` and the passes that it uses."""
+    folder = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for part in ("gpu/lowering", "passes"):
+        for path in sorted((folder / part).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 class EngineCache:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,7 @@ from edgedec.devices.gpu.engine import Engine, Facts, Form, Wire
 from edgedec.devices.gpu.engine_cache import EngineCache, Key, key_of
 from edgedec.devices.gpu.engine_session import EngineSession
 from edgedec.errors import DeviceError, EdgedecError, MissingDeviceError
-from edgedec.runtime.bundle import Bundle
+from edgedec.runtime.bundle import Bundle, verify_files
 from edgedec.runtime.manifest import Limits
 from edgedec.runtime.session import Session
 
@@ -129,8 +130,15 @@ class EngineDevice:
         from edgedec.devices.gpu.lowering import save_resident
 
         module = load(self.name)
-        with tempfile.TemporaryDirectory() as name:
-            path = save_resident(resident, Path(name))
+        with ExitStack() as stack:
+            try:
+                name = stack.enter_context(tempfile.TemporaryDirectory())
+                path = save_resident(resident, Path(name))
+            except OSError as error:
+                raise DeviceError(
+                    f"cannot write the graph of {component} to {tempfile.gettempdir()} "
+                    f"({error.strerror}): set TMPDIR to a folder with room for its weights."
+                ) from error
             engine = build_engine(module, path, resident.profiles, plugin=form == "plugin")
         return engine, self._facts(resident, component, limits, form, engine)
 
@@ -163,6 +171,7 @@ class EngineDevice:
                 logger.warning(
                     "Building an engine of %s for this GPU, once; it may take minutes.", component
                 )
+                verify_files(bundle, key.files)  # the engine of these hashes is kept for others
                 data, facts = self.build(bundle, component, limits, form)
                 cache.keep(key, data, facts)
                 engine = Engine(module, data, component, memory)

@@ -242,6 +242,7 @@ class Model {
 
   // From here on a step reads one token, which is the choice of the step before.
   void begin_steps(int64_t source, int64_t length) {
+    forget();  // of a text that ended in an error
     decoder_->prepare(source, 1, memories_, stream_);
     upload("past_length", {length});
     upload("logit_positions", {0});
@@ -255,8 +256,13 @@ class Model {
   void step() {
     if (steps_++ == 1) {
       check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
-      enqueue_step();
       cudaGraph_t graph = nullptr;
+      try {
+        enqueue_step();
+      } catch (...) {  // the stream must not go on recording
+        cudaStreamEndCapture(stream_, &graph);
+        throw;
+      }
       check(cudaStreamEndCapture(stream_, &graph));
       const cudaError_t made = cudaGraphInstantiate(&graph_, graph, 0);
       cudaGraphDestroy(graph);

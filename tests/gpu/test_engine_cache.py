@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from tests.gpu.fakes.cuda import FakeCuda
 from tests.gpu.fakes.trt import FakeTrt
 
+from edgedec.devices.base import resident_device
 from edgedec.devices.gpu import arena, driver
 from edgedec.devices.gpu.engine import Facts
 from edgedec.devices.gpu.engine_cache import (
@@ -23,7 +25,7 @@ from edgedec.devices.gpu.engine_cache import (
     write_engine,
 )
 from edgedec.devices.tensorrt import device
-from edgedec.errors import DeviceError
+from edgedec.errors import BundleError, DeviceError
 from edgedec.runtime.bundle import open_bundle
 from edgedec.runtime.manifest import Limits
 from edgedec.runtime.schema import decode
@@ -110,6 +112,30 @@ def test_other_limits_versions_gpus_and_bundles_have_engines_of_their_own(
     assert trt.built == 4
 
 
+@pytest.mark.parametrize("name", ["tensorrt", "cuda"])
+def test_weights_that_are_not_the_bundles_make_no_engine(
+    trt: FakeTrt,
+    cache: Path,
+    small_t5: Path,
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Opening a bundle does not hash large files, and engines serve whoever has the same hashes.
+    monkeypatch.setattr("edgedec.runtime.bundle.HASHED_AT_OPEN", 0)
+    monkeypatch.setattr("edgedec.devices.cuda.check_installed", lambda: None)
+    copy = tmp_path / "copy"
+    shutil.copytree(small_t5, copy)
+    weights = copy / "weights.bin"
+    data = bytearray(weights.read_bytes())
+    data[: len(data) // 2] = bytes(len(data) // 2)
+    weights.write_bytes(data)
+    bundle = open_bundle(copy)
+    with pytest.raises(BundleError, match=r"weights\.bin is not the file that was exported"):
+        resident_device(name).open_resident(bundle, "encoder", LIMITS, threads=None)
+    assert trt.built == 0
+
+
 def test_a_key_depends_on_all_that_it_says(
     small_t5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +158,8 @@ def test_a_key_depends_on_all_that_it_says(
         replace(key, edgedec="9"),
         replace(key, limits=replace(LIMITS, target=9)),
         replace(key, files={**key.files, "weights.bin": "0"}),
+        replace(key, place="0"),
+        replace(key, lowering="0"),
         replace(key, kernels="0"),
     ]
     assert set(Key.__dataclass_fields__) == {
