@@ -8,7 +8,7 @@ from edgedec.errors import InputError
 
 FORMS: tuple[Form, ...] = ("plugin", "native")
 VERIFIED = (
-    "never run on a GPU: the plugin's callbacks were run with TensorRT's own bindings, engines "
+    "never executed on a GPU: the plugin's callbacks were run with TensorRT's own bindings, engines "
     "with a stand-in for TensorRT"
 )
 

@@ -164,7 +164,7 @@ def test_reports_name_versions(trt: FakeTrt) -> None:
     assert report.available
     assert report.runtime == "TensorRT 10.16.1.11, Fake GPU, CUDA 13.0"
     assert report.verified is not None
-    assert "never run on a GPU" in report.verified
+    assert "never executed on a GPU" in report.verified
 
 
 def test_options_that_there_are_not_are_one_sentence() -> None:
