@@ -8,8 +8,8 @@ from edgedec.errors import InputError
 
 FORMS: tuple[Form, ...] = ("plugin", "native")
 VERIFIED = (
-    "never executed on a GPU: the plugin's callbacks were run with TensorRT's own bindings, engines "
-    "with a stand-in for TensorRT"
+    "never executed on a GPU: the plugin's callbacks were run with TensorRT's own bindings, "
+    "engines with a stand-in for TensorRT"
 )
 
 

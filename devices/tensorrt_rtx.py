@@ -5,7 +5,10 @@ from __future__ import annotations
 from edgedec.devices.gpu.engine_device import EngineDevice
 from edgedec.errors import InputError
 
-VERIFIED = "never executed on a GPU: engines were built by TensorRT-RTX itself, and run with a stand-in for it"
+VERIFIED = (
+    "never executed on a GPU: engines were built by TensorRT-RTX itself, and run with a stand-in "
+    "for it"
+)
 
 
 def device(option: str | None, allow_fallback: bool) -> EngineDevice:  # noqa: ARG001 - there is none
