@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgedec.errors import DeviceError, MissingDeviceError
+from edgedec.errors import DeviceError, InputError, MissingDeviceError
 from edgedec.runtime.bundle import Bundle
 from edgedec.runtime.manifest import Limits, Manifest
 from edgedec.runtime.model import Model, open_model
@@ -153,8 +153,8 @@ def open_on(
     """
     from edgedec.devices.parts import parse_devices
 
-    def attempt(text: str | None) -> tuple[Opener, Model]:
-        opener = Opener(
+    def begin(text: str | None) -> Opener:
+        return Opener(
             bundle,
             text,
             threads=threads,
@@ -162,17 +162,27 @@ def open_on(
             records=records,
             allow_fallback=allow_fallback,
         )
+
+    def finish(opener: Opener) -> tuple[Opener, Model]:
         # Records are of single runs.
         return opener, open_model(bundle, opener, ahead=records is None)
 
     chosen = {} if device is None else parse_devices(device)
     if AUTO not in chosen.values():
-        return attempt(device)
+        return finish(begin(device))
     from edgedec.devices.auto import first_that_works
+    from edgedec.devices.base import is_resident
 
     def with_one(found: str) -> tuple[Opener, Model]:
         texts = {part: found if text == AUTO else text for part, text in chosen.items()}
-        return attempt(",".join(f"{part}={text}" for part, text in texts.items()))
+        opener = begin(",".join(f"{part}={text}" for part, text in texts.items()))
+        try:
+            return finish(opener)
+        except InputError as error:
+            if not is_resident(found):
+                raise
+            # Nothing was asked for yet, so it is the device's memory that is short.
+            raise DeviceError(str(error)) from error
 
     return first_that_works(with_one)
 

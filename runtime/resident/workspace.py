@@ -64,22 +64,17 @@ class Workspaces:
         Raises:
             InputError: the device has not enough memory.
         """
-        for found in self._idle:
-            if found.shape == shape:
-                self._idle.remove(found)
-                break
-        else:
+        found = self._take(shape)
+        if found is None:
             try:
-                made = self._make(shape)
+                found = self._make(shape)
             except InputError:
                 if not self._idle:
                     raise
-                made = None
-            if made is None:
-                # Not while the error is handled: it keeps what the first try had got already.
-                self._idle.clear()
-                made = self._make(shape)
-            found = made
+        if found is None:
+            # Not while the error is handled: it keeps what the first try had got already.
+            self._idle.clear()
+            found = self._make(shape)
         found.cache.clear()
         found.bindings.begin()
         return found
@@ -87,6 +82,11 @@ class Workspaces:
     def give_back(self, workspace: Workspace) -> None:
         """Keep it for the next batch; the one that waits longest makes room for it."""
         self._idle = [*self._idle[-(IDLE - 1) :], workspace]
+
+    def _take(self, shape: Shape) -> Workspace | None:
+        """An idle workspace; no name of a caller's may keep another one alive."""
+        index = next((i for i, idle in enumerate(self._idle) if idle.shape == shape), None)
+        return None if index is None else self._idle.pop(index)
 
     def _make(self, shape: Shape) -> Workspace:
         from edgedec.runtime.decoder import anchors_of

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from weakref import finalize
 
 import numpy as np
 import pytest
@@ -27,11 +28,14 @@ from edgedec.export import export_checkpoint
 from edgedec.runtime.bundle import Bundle, open_bundle
 from edgedec.runtime.generator import Generator, Result
 from edgedec.runtime.manifest import Limits
+from edgedec.runtime.resident.arena import Buffer, HostArena
 from edgedec.runtime.resident.decoding import ResidentDecoding
 from edgedec.runtime.resident.limits import limits_of
 from edgedec.runtime.session import Binding, OnnxSession
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
     from edgedec.runtime.decoder import Decoding
 
 STAGED = ("t5", "qwen", "bart")
@@ -302,6 +306,35 @@ def test_memory_serves_one_batch_after_another(
     assert [b.token for _, b in pairs] == first[1].tokens
 
 
+def test_idle_memory_goes_to_a_batch_that_needs_it(
+    llama: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first, failed try had got must be gone as well: nothing else would fit."""
+    generator = Generator(limited(llama, target=24), device=NAME)
+    options: dict[str, Any] = {"max_new_tokens": 4, "eos_token_id": []}
+    used, most = [0], [1 << 62]
+    empty = HostArena.empty
+
+    def counted(self: HostArena, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if used[0] + size > most[0]:
+            raise InputError("there is not enough memory.")
+        buffer = empty(self, shape, dtype)
+        used[0] += size
+        finalize(buffer.owner, lambda: used.__setitem__(0, used[0] - size))
+        return buffer
+
+    monkeypatch.setattr(HostArena, "empty", counted)
+    two = generator.generate(inputs(2), **options)
+    most[0] = used[0] // 2 * 3  # for three rows, and no more
+    three = generator.generate(inputs(3), **options)
+    assert three[:2] == two
+    assert used[0] == most[0]
+    with pytest.raises(InputError, match="not enough memory"):
+        generator.generate(inputs(4), **options)
+    assert generator.generate(inputs(2), **options) == two
+
+
 def test_more_is_scored_than_one_run_scores(staged: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgedec.runtime.resident.bound.SCORED", 2)
     staged.same(inputs(2), max_new_tokens=16, depth="del:interval=1,max=5")
@@ -356,6 +389,24 @@ def test_the_first_device_that_works(
     assert Generator(llama, device="decoder=auto").generate([[5, 6]]) == Generator(
         llama, device="cpu"
     ).generate([[5, 6]])
+
+
+def test_a_device_without_enough_memory_is_left(
+    llama: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def short(*_: Any, **__: Any) -> None:
+        raise InputError("there is not enough memory on the GPU.")
+
+    monkeypatch.setattr(Host, "open_resident", short)
+    monkeypatch.setattr(auto.first_that_works, "__defaults__", ((NAME, "cpu"),))
+    with pytest.raises(InputError, match="not enough memory"):
+        Generator(llama, device=NAME)
+    assert Generator(llama, device="auto").generate([[5, 6]])
+    [record] = caplog.records
+    assert record.getMessage() == f"{NAME} is left for cpu: there is not enough memory on the GPU."
+    # What was asked for wrongly is no device's fault.
+    with pytest.raises(InputError, match="threads"):
+        Generator(llama, device="auto", threads=0)
 
 
 def test_caches_of_another_length_are_refused(
